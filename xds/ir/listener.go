@@ -1,0 +1,101 @@
+package ir
+
+// Direction of a listener as seen from the application beside the proxy.
+type Direction string
+
+// The directions.
+const (
+	Inbound  Direction = "inbound"
+	Outbound Direction = "outbound"
+)
+
+// Listener is one address on which the proxy accepts connections. Each connection takes the chain whose match is the most
+// specific one; a connection that no chain matches is closed.
+type Listener struct {
+	Name      string            `json:"name"`
+	Origin    Origin            `json:"origin,omitempty"`
+	Address   Address           `json:"address"`
+	Direction Direction         `json:"direction,omitempty"`
+	Unbound   bool              `json:"unbound,omitempty"`   // no socket of its own: connections are handed over by a transparent listener
+	ReusePort Switch            `json:"reusePort,omitempty"` // a socket per worker
+	Tags      map[string]string `json:"tags,omitempty"`      // what patches select listeners by
+	Chains    []Chain           `json:"chains"`
+	Patches   []Patch           `json:"patches,omitempty"`
+}
+
+// Chain is what happens to the connections that match it: prove who you are, be let in, be served. Exactly one of HTTP and
+// TCP is set.
+type Chain struct {
+	Name        string       `json:"name,omitempty"`
+	Match       ChainMatch   `json:"match,omitzero"`
+	TLS         *ServerTLS   `json:"tls,omitempty"`         // nil: bytes are taken as they come
+	Permissions *Permissions `json:"permissions,omitempty"` // nil: everybody may; non-nil and empty: nobody may
+	HTTP        *HTTP        `json:"http,omitempty"`
+	TCP         *TCP         `json:"tcp,omitempty"`
+	Logs        []AccessLog  `json:"logs,omitempty"`
+}
+
+// ChainMatch selects connections by their first bytes and their destination. The zero value selects all.
+type ChainMatch struct {
+	Transport string   `json:"transport,omitempty"` // "tls", "raw_buffer" or "" for both
+	SNI       []string `json:"sni,omitempty"`       // any of these server names; sorted
+	ALPN      []string `json:"alpn,omitempty"`      // any of these application protocols
+	Port      uint32   `json:"port,omitempty"`      // original destination port
+}
+
+// IsZero reports whether m selects every connection.
+func (m ChainMatch) IsZero() bool {
+	return m.Transport == "" && len(m.SNI) == 0 && len(m.ALPN) == 0 && m.Port == 0
+}
+
+// ServerTLS is how a chain proves who it is and what it asks of the peer, who must always show a certificate. The material
+// is named (Identity and Bundle) or given (Inline).
+type ServerTLS struct {
+	Identity     string   `json:"identity,omitempty"`     // name of the [Secret] to show
+	Bundle       string   `json:"bundle,omitempty"`       // name of the [TrustBundle] that peers are checked with
+	TrustDomains []string `json:"trustDomains,omitempty"` // peers must be of one of these SPIFFE trust domains; sorted; empty: of any the bundle knows
+	Inline       *Inline  `json:"inline,omitempty"`
+}
+
+// Inline is TLS material of the control plane's own, used where a proxy serves its control plane and no identity exists.
+type Inline struct {
+	Chain  []byte `json:"chain"`  // PEM, leaf first
+	Key    []byte `json:"key"`    // PEM
+	CA     []byte `json:"ca"`     // PEM; peers must be signed by it
+	Client string `json:"client"` // DNS name that the peer's certificate must carry
+}
+
+// HTTP serves requests. Exactly one of Routes and RouteName says where they go: Routes is part of the listener, so changing
+// it makes open connections drain; a named [RouteConfig] changes under them.
+type HTTP struct {
+	StatName              string       `json:"statName,omitempty"` // "": the listener's name
+	GRPC                  bool         `json:"grpc,omitempty"`     // count gRPC messages
+	ForwardPeer           bool         `json:"forwardPeer,omitempty"`
+	NormalizePath         bool         `json:"normalizePath,omitempty"`
+	InternalCIDRs         []string     `json:"internalCIDRs,omitempty"` // callers trusted to set internal headers, "10.0.0.0/8"
+	IdleTimeout           Duration     `json:"idleTimeout,omitzero"`    // of a connection without requests
+	StreamIdleTimeout     Duration     `json:"streamIdleTimeout,omitzero"`
+	RequestHeadersTimeout Duration     `json:"requestHeadersTimeout,omitzero"` // time for a request's headers to arrive
+	Routes                *RouteConfig `json:"routes,omitempty"`
+	RouteName             string       `json:"routeName,omitempty"`
+}
+
+// TCP forwards bytes.
+type TCP struct {
+	StatName    string    `json:"statName,omitempty"` // "": the listener's name
+	Backends    []Backend `json:"backends"`           // at least one
+	IdleTimeout Duration  `json:"idleTimeout,omitzero"`
+}
+
+// Backend is a cluster and its weight among its siblings. A sole backend takes everything, whatever its weight.
+type Backend struct {
+	Cluster string `json:"cluster"`
+	Weight  uint32 `json:"weight,omitempty"`
+}
+
+// AccessLog writes one line per request (HTTP) or connection (TCP).
+type AccessLog struct {
+	Path   string `json:"path"`             // a file, "/dev/stdout" too
+	Denied bool   `json:"denied,omitempty"` // only what Permissions refused; Format may then be empty for a JSON line that names the policy
+	Format string `json:"format,omitempty"` // Envoy's command operators, as users write them; without newline
+}
