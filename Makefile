@@ -1,0 +1,36 @@
+# Atoll. `make help` lists the targets.
+.DEFAULT_GOAL := help
+export CGO_ENABLED ?= 0
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## bin/atoll
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/atoll ./cmd/atoll
+
+envoy: ## the pinned Envoy, into .tools/envoy
+	@.ci/envoy
+
+demo: build envoy ## a global, two zones and a shop on this machine; Ctrl-C ends it
+	PATH="$(CURDIR)/.tools/envoy:$$PATH" bin/atoll demo
+
+test: lint envoy build ## everything: vet, static checks, unit tests, end to end
+	PATH="$(CURDIR)/.tools/envoy:$$PATH" go test ./...
+
+race: envoy ## the concurrent packages under the race detector
+	CGO_ENABLED=1 go test -race ./api/... ./kds/... ./xds/...
+
+bench: build envoy ## the load run with its comparators
+	go run ./e2e/load
+
+lint: ## gofmt, vet, staticcheck, vulnerabilities
+	@test -z "$$(gofmt -l . | tee /dev/stderr)"
+	go vet ./...
+	go tool staticcheck ./...
+
+generate: ## what is generated from the sources: protobuf
+	@kds/kdspb/generate
+
+.PHONY: help build envoy demo test race bench lint generate
