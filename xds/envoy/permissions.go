@@ -1,0 +1,138 @@
+package envoy
+
+import (
+	"slices"
+
+	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
+	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	networkinputsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/network/v3"
+	sslinputsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/ssl/v3"
+
+	"github.com/atoll-mesh/atoll/xds/ir"
+)
+
+// The names under which the filters run, and under which they leave what they decided in a request's or a connection's
+// dynamic metadata.
+const (
+	httpRBAC    = "envoy.filters.http.rbac"
+	networkRBAC = "envoy.filters.network.rbac"
+)
+
+// permitRequests decides on every request, since a policy may change while a connection is open.
+// https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/extensions/filters/http/rbac/v3/rbac.proto
+func (w *work) permitRequests(p ir.Permissions) *hcmv3.HttpFilter {
+	return w.httpFilter(httpRBAC, &httprbacv3.RBAC{Matcher: w.decision(p, false), ShadowMatcher: w.shadow(p)})
+}
+
+// permitConnections decides when the first byte arrives.
+// https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/extensions/filters/network/rbac/v3/rbac.proto
+func (w *work) permitConnections(listener string, p ir.Permissions) *listenerv3.Filter {
+	return w.networkFilter(networkRBAC, &networkrbacv3.RBAC{
+		Matcher:       w.decision(p, false),
+		ShadowMatcher: w.shadow(p),
+		StatPrefix:    statName(listener) + ".",
+	})
+}
+
+// shadow is what would be decided if every AllowShadowDeny were a Deny; nil where there is none. It refuses nobody and
+// only counts, and counts exactly those who would be refused then.
+func (w *work) shadow(p ir.Permissions) *xdsmatcherv3.Matcher {
+	if len(p.AllowShadowDeny) == 0 {
+		return nil
+	}
+	return w.decision(p, true)
+}
+
+// decision is the list of all conditions, denials first, of which the first that holds decides. A condition that always
+// holds ends the list: Envoy has no matcher for it, and nothing behind it could be reached.
+func (w *work) decision(p ir.Permissions, shadow bool) *xdsmatcherv3.Matcher {
+	softly := rbacv3.RBAC_ALLOW
+	if shadow {
+		softly = rbacv3.RBAC_DENY
+	}
+	type entry struct {
+		ir.Permission
+		action rbacv3.RBAC_Action
+	}
+	var entries []entry
+	add := func(action rbacv3.RBAC_Action, permissions []ir.Permission) {
+		for _, permission := range permissions {
+			entries = append(entries, entry{permission, action})
+		}
+	}
+	add(rbacv3.RBAC_DENY, p.Deny)
+	if shadow {
+		add(softly, p.AllowShadowDeny)
+		add(rbacv3.RBAC_ALLOW, p.Allow)
+	} else {
+		add(rbacv3.RBAC_ALLOW, p.Allow)
+		add(softly, p.AllowShadowDeny)
+	}
+
+	otherwise := entry{ir.Permission{Policy: ir.DefaultPermission}, rbacv3.RBAC_DENY}
+	if i := slices.IndexFunc(entries, func(e entry) bool { return e.Peer.IsZero() }); i >= 0 {
+		entries, otherwise = entries[:i], entries[i]
+	}
+	out := &xdsmatcherv3.Matcher{OnNoMatch: w.verdict(otherwise.Policy, otherwise.action)}
+	if len(entries) == 0 {
+		return out
+	}
+	list := new(xdsmatcherv3.Matcher_MatcherList)
+	for _, e := range entries {
+		list.Matchers = append(list.Matchers, &xdsmatcherv3.Matcher_MatcherList_FieldMatcher{
+			Predicate: w.peerPredicate(e.Policy, e.Peer),
+			OnMatch:   w.verdict(e.Policy, e.action),
+		})
+	}
+	out.MatcherType = &xdsmatcherv3.Matcher_MatcherList_{MatcherList: list}
+	return out
+}
+
+// verdict carries the policy's name to whoever is told: statistics, the answer to a refused request, the access log.
+func (w *work) verdict(policy string, action rbacv3.RBAC_Action) *xdsmatcherv3.Matcher_OnMatch {
+	return &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{Action: &xdscorev3.TypedExtensionConfig{
+		Name:        "envoy.filters.rbac.action",
+		TypedConfig: w.pack(&rbacv3.Action{Name: policy, Action: action}),
+	}}}
+}
+
+// peerPredicate is the conjunction of what m sets.
+func (w *work) peerPredicate(policy string, m ir.PeerMatch) *xdsmatcherv3.Matcher_MatcherList_Predicate {
+	var all []*xdsmatcherv3.Matcher_MatcherList_Predicate
+	if m.SpiffeID != "" && m.SpiffeIDPrefix != "" {
+		w.fail("%s: SPIFFE ID both exact and as prefix", policy)
+	}
+	uriSAN := func(match *xdsmatcherv3.StringMatcher) {
+		all = append(all, w.predicate("envoy.matching.inputs.uri_san", &sslinputsv3.UriSanInput{}, match))
+	}
+	if m.SpiffeID != "" {
+		uriSAN(&xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Exact{Exact: m.SpiffeID}})
+	}
+	if m.SpiffeIDPrefix != "" {
+		uriSAN(&xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Prefix{Prefix: m.SpiffeIDPrefix}})
+	}
+	if m.SNI != "" {
+		all = append(all, w.predicate("envoy.matching.inputs.server_name", &networkinputsv3.ServerNameInput{},
+			&xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Exact{Exact: m.SNI}}))
+	}
+	if len(all) == 1 {
+		return all[0]
+	}
+	return &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_AndMatcher{
+		AndMatcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_PredicateList{Predicate: all},
+	}}
+}
+
+func (w *work) predicate(name string, input message, match *xdsmatcherv3.StringMatcher) *xdsmatcherv3.Matcher_MatcherList_Predicate {
+	return &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
+		SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
+			Input:   &xdscorev3.TypedExtensionConfig{Name: name, TypedConfig: w.pack(input)},
+			Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: match},
+		},
+	}}
+}

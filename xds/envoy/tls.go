@@ -1,0 +1,96 @@
+package envoy
+
+import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/atoll-mesh/atoll/xds/ir"
+)
+
+// serverTLS always asks for a certificate: a chain without [ir.ServerTLS] is the way to serve strangers.
+// https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/extensions/transport_sockets/tls/v3/tls.proto
+func (w *work) serverTLS(t ir.ServerTLS) *corev3.TransportSocket {
+	common := new(tlsv3.CommonTlsContext)
+	switch {
+	case (t.Inline == nil) == (t.Identity == ""):
+		w.fail("server TLS: exactly one of identity and inline must be set")
+	case t.Inline != nil:
+		common.TlsCertificates = []*tlsv3.TlsCertificate{{
+			CertificateChain: inlineBytes(t.Inline.Chain),
+			PrivateKey:       inlineBytes(t.Inline.Key),
+		}}
+		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
+			TrustedCa: inlineBytes(t.Inline.CA),
+			MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{{
+				SanType: tlsv3.SubjectAltNameMatcher_DNS,
+				Matcher: exactly(t.Inline.Client),
+			}},
+		}}
+	default:
+		peers := new(tlsv3.CertificateValidationContext)
+		for _, domain := range t.TrustDomains {
+			// The slash keeps a domain from letting in those whose names merely start alike.
+			peers.MatchTypedSubjectAltNames = append(peers.MatchTypedSubjectAltNames, uri(startingWith("spiffe://"+domain+"/")))
+		}
+		w.named(common, t.Identity, t.Bundle, peers)
+	}
+	return w.tlsSocket(&tlsv3.DownstreamTlsContext{
+		CommonTlsContext:         common,
+		RequireClientCertificate: wrapperspb.Bool(true),
+	})
+}
+
+func (w *work) clientTLS(t ir.ClientTLS) *corev3.TransportSocket {
+	common := &tlsv3.CommonTlsContext{AlpnProtocols: t.ALPN}
+	peers := new(tlsv3.CertificateValidationContext)
+	for _, id := range t.SpiffeIDs {
+		peers.MatchTypedSubjectAltNames = append(peers.MatchTypedSubjectAltNames, uri(exactly(id)))
+	}
+	if t.Identity == "" {
+		w.fail("client TLS: no identity")
+	}
+	w.named(common, t.Identity, t.Bundle, peers)
+	return w.tlsSocket(&tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: t.SNI})
+}
+
+// named lets identity and bundle come as resources of their own, so that rotation touches neither listener nor cluster.
+func (w *work) named(common *tlsv3.CommonTlsContext, identity, bundle string, peers *tlsv3.CertificateValidationContext) {
+	if bundle == "" {
+		// Without a bundle Envoy would accept every certificate.
+		w.fail("TLS: no trust bundle")
+	}
+	common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{{Name: identity, SdsConfig: ads()}}
+	common.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
+		CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+			DefaultValidationContext:         peers,
+			ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: bundle, SdsConfig: ads()},
+		},
+	}
+}
+
+func (w *work) tlsSocket(context message) *corev3.TransportSocket {
+	return &corev3.TransportSocket{
+		Name:       "envoy.transport_sockets.tls",
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: w.pack(context)},
+	}
+}
+
+func uri(m *matcherv3.StringMatcher) *tlsv3.SubjectAltNameMatcher {
+	return &tlsv3.SubjectAltNameMatcher{SanType: tlsv3.SubjectAltNameMatcher_URI, Matcher: m}
+}
+
+func exactly(s string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s}}
+}
+
+func startingWith(s string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: s}}
+}
+
+func regex(s string) *matcherv3.RegexMatcher { return &matcherv3.RegexMatcher{Regex: s} }
+
+func fitting(s string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(s)}}
+}
