@@ -1,0 +1,174 @@
+package delta
+
+import "strings"
+
+// Ack takes the peer's answer to a message: rejection is empty for an acknowledgement, else the text of the refusal
+// (the caller gives one to a refusal without text). It returns false for a nonce that is not in flight; such an answer
+// changes nothing.
+//
+// A refusal concerns a whole message. Items that its text names are set aside; the rest is sent again without them. If
+// it names none, the items are sent again in halves until the guilty ones stand alone, at most two messages per item.
+func (s *Session) Ack(typ, nonce, rejection string) bool {
+	c := s.channel(typ)
+	if c == nil || c.flight == nil || c.flight.nonce != nonce {
+		s.stats.Stale++
+		return false
+	}
+	f := c.flight
+	c.flight = nil
+	if rejection == "" {
+		s.stats.Acks++
+		c.accept(f)
+	} else {
+		s.stats.Nacks++
+		c.refuse(f, rejection, s.order.Guilty)
+	}
+	s.note()
+	return true
+}
+
+func (c *channel) accept(f *flight) {
+	c.done = max(c.done, f.epoch)
+	for _, n := range f.removed {
+		if sl, ok := c.slots[n]; ok && sl == (slot{}) {
+			delete(c.slots, n)
+		}
+	}
+	if len(f.removed) > 0 {
+		// What was refused may be welcome now: two listeners cannot have one address, whatever their names.
+		for n := range c.rejected {
+			delete(c.rejected, n)
+			c.mark(n)
+		}
+	}
+}
+
+func (c *channel) refuse(f *flight, text string, guilty func(string, []Item) map[string]string) {
+	for i, it := range f.items {
+		n := it.ItemName()
+		if sl, ok := c.slots[n]; ok && sl.item == it { // else the peer dropped it, or asked for it anew
+			sl.item, sl.unsure = f.prev[i], true
+			c.slots[n] = sl
+			c.mark(n)
+		}
+	}
+	for i, n := range f.removed {
+		sl, ok := c.slots[n]
+		if !ok || sl.item != nil || sl.owed {
+			continue
+		}
+		sl.item, sl.unsure = f.held[i], true
+		c.slots[n] = sl
+		if len(f.items) > 0 {
+			c.mark(n) // the items are to blame, as far as we know
+		} else {
+			c.setAside(n, "", text)
+		}
+	}
+	switch named := blame(text, f.items, guilty); {
+	case len(named) > 0:
+		var rest []Item
+		for _, it := range f.items {
+			if reason, yes := named[it.ItemName()]; yes {
+				c.setAside(it.ItemName(), it.ItemVersion(), reason)
+			} else {
+				rest = append(rest, it)
+			}
+		}
+		c.suspect(rest)
+	case len(f.items) == 1 && len(f.removed) == 0:
+		c.setAside(f.items[0].ItemName(), f.items[0].ItemVersion(), text)
+	case len(f.items) == 1:
+		c.suspect(f.items)
+	default:
+		first, second := split(text, f.items)
+		c.suspect(second)
+		c.suspect(first)
+	}
+}
+
+func (c *channel) setAside(name, version, reason string) {
+	if _, ok := c.slots[name]; !ok {
+		return // unsubscribed while in flight
+	}
+	if c.rejected == nil {
+		c.rejected = map[string]Rejection{}
+	}
+	c.rejected[name] = Rejection{Type: c.Type, Name: name, Version: version, Error: reason}
+}
+
+func (c *channel) suspect(group []Item) {
+	if len(group) > 0 {
+		c.suspects = append(c.suspects, group)
+	}
+}
+
+// probe puts the next group of suspects into the message. Names that changed since are no suspects any more.
+func (s *Session) probe(c *channel, m *Message, f *flight, src Source) bool {
+	for len(c.suspects) > 0 && len(m.Items) == 0 {
+		last := len(c.suspects) - 1
+		group := c.suspects[last]
+		c.suspects = c.suspects[:last]
+		for _, it := range group {
+			if cur := c.unsent[it.ItemName()]; cur != nil && same(cur, it) {
+				s.take(c, m, f, src, it.ItemName(), cur)
+			}
+		}
+	}
+	return len(m.Items) > 0
+}
+
+func blame(text string, items []Item, guilty func(string, []Item) map[string]string) map[string]string {
+	if guilty == nil {
+		guilty = Named
+	}
+	return guilty(text, items)
+}
+
+// Named finds items that Envoy's text of a refusal blames, with the reason of each:
+//
+//	Error adding/updating listener(s) NAME: reason\nNAME: reason\n
+//	Error adding/updating cluster(s) NAME: reason, NAME: reason
+//
+// A name counts only in these positions, so that a name which merely occurs in another's reason stays innocent.
+func Named(text string, items []Item) map[string]string {
+	var found map[string]string
+	for _, it := range items {
+		n := it.ItemName()
+		for from := 0; ; {
+			i := strings.Index(text[from:], n+": ")
+			if i < 0 {
+				break
+			}
+			at := from + i
+			from = at + 1
+			before := text[:at]
+			if before != "" && !strings.HasSuffix(before, "(s) ") && !strings.HasSuffix(before, "\n") && !strings.HasSuffix(before, ", ") {
+				continue
+			}
+			if found == nil {
+				found = map[string]string{}
+			}
+			reason, _, _ := strings.Cut(text[at+len(n)+2:], "\n")
+			found[n] = reason
+			break
+		}
+	}
+	return found
+}
+
+// split parts suspects for the next two tries: those that the text quotes from the others, else halves.
+func split(text string, items []Item) (first, second []Item) {
+	for _, it := range items {
+		if n := it.ItemName(); strings.Contains(text, "'"+n+"'") || strings.Contains(text, `"`+n+`"`) {
+			first = append(first, it)
+		} else {
+			second = append(second, it)
+		}
+	}
+	if len(first) > 0 && len(second) > 0 {
+		return first, second
+	}
+	half := len(items) / 2
+	return items[:half], items[half:]
+}

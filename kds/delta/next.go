@@ -1,0 +1,358 @@
+package delta
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Next returns the next message that may be sent now, or nil, and the time at which to ask again although nothing
+// happened (zero: none). It is to be called until it returns nil, after every Subscribe, Changed, Ack and when the time
+// has come. It costs the names that were marked since the last call and those in the message.
+func (s *Session) Next(src Source, now time.Time) (*Message, time.Time) {
+	for _, c := range s.channels {
+		s.lookAll(c, src)
+	}
+	s.note() // what was marked may have been equal
+	s.advance(now)
+	for _, c := range s.channels {
+		if m := s.send(c, src); m != nil {
+			return m, s.wake()
+		}
+	}
+	return nil, s.wake()
+}
+
+// lookAll compares every marked name with the source.
+func (s *Session) lookAll(c *channel, src Source) {
+	if c.all {
+		c.all = false
+		for n := range c.slots {
+			c.mark(n)
+		}
+		if c.wild {
+			for n := range src.Names(c.Type) {
+				c.mark(n)
+			}
+		}
+	}
+	for n := range c.dirty {
+		s.look(c, src, n)
+	}
+	c.dirty = nil
+}
+
+// look decides what a name needs: to be sent, to be removed, or nothing.
+func (s *Session) look(c *channel, src Source, name string) {
+	sl := c.slots[name]
+	if !c.wild && !sl.named {
+		return
+	}
+	s.stats.Looks++
+	cur, ok := src.Get(c.Type, name)
+	if !ok {
+		delete(c.rejected, name)
+		delete(c.unsent, name)
+		switch {
+		case sl.item == nil && sl.owed:
+			c.send(name, nil)
+		case sl.item != nil || sl.unsure:
+			if c.gone == nil {
+				c.gone = map[string]uint64{}
+			}
+			if _, already := c.gone[name]; !already {
+				c.gone[name] = s.epoch
+			}
+		}
+		return
+	}
+	delete(c.gone, name)
+	if r, set := c.rejected[name]; set {
+		if r.Version == cur.ItemVersion() {
+			delete(c.unsent, name)
+			return
+		}
+		delete(c.rejected, name)
+	}
+	if sl.item == nil || sl.owed || sl.unsure || !same(sl.item, cur) {
+		c.send(name, cur)
+		return
+	}
+	delete(c.unsent, name)
+	if sl.item != cur { // a claim, or an equal one made anew: hold the shared one
+		sl.item = cur
+		c.slots[name] = sl
+	}
+}
+
+func same(a, b Item) bool { return a == b || a.ItemVersion() == b.ItemVersion() }
+
+func (c *channel) send(name string, it Item) {
+	if c.unsent == nil {
+		c.unsent = map[string]Item{}
+	}
+	c.unsent[name] = it
+}
+
+// blocked: something that an item of this type may name is not on its way yet.
+func (c *channel) blocked() bool {
+	for _, a := range c.after {
+		if len(a.unsent) > 0 || len(a.dirty) > 0 {
+			return true
+		}
+		for _, r := range a.refreshers {
+			if r.flight != nil && len(r.flight.awaits) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// pinned: a refusal may have left the peer with an older item that still names things of this type.
+func (c *channel) pinned() bool {
+	for _, n := range c.namedBy {
+		if len(n.rejected) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// send makes the next message of one type.
+func (s *Session) send(c *channel, src Source) *Message {
+	if c.flight != nil {
+		return nil
+	}
+	sweeping := s.sweep.phase == removing && s.sweep.of == c
+	if len(c.unsent) == 0 && !c.reply && !sweeping && !(s.order.Together && len(c.gone) > 0) {
+		return nil
+	}
+	m := &Message{Type: c.Type, First: !c.complete}
+	f := &flight{}
+	room := s.order.MaxBytes
+	if room <= 0 {
+		room = math.MaxInt
+	}
+	probing, blocked := false, c.blocked()
+	if !blocked {
+		if probing = s.probe(c, m, f, src); !probing {
+			room = s.fresh(c, m, f, src, room)
+		}
+	}
+	if (s.order.Together && len(c.unsent) == 0 && !probing) || (sweeping && !probing) {
+		s.remove(c, m, f, room)
+	}
+	if len(m.Items) == 0 && len(m.Removed) == 0 && (!c.reply || blocked) {
+		return nil
+	}
+	if !blocked {
+		c.reply = false
+	}
+	if len(c.unsent) == 0 {
+		c.unsent, c.queue, c.suspects = nil, nil, nil
+	}
+	if s.said(c) {
+		f.epoch, m.Last, c.complete = s.epoch-1, true, true
+	}
+	s.nonce++
+	m.Nonce = strconv.FormatUint(s.nonce, 10)
+	f.nonce, f.items = m.Nonce, m.Items
+	c.flight = f
+	s.stats.Messages++
+	s.stats.Items += uint64(len(m.Items))
+	s.stats.Removed += uint64(len(m.Removed))
+	if sweeping && len(f.removed) > 0 {
+		s.sweep.phase, s.sweep.nonce = answering, f.nonce
+	}
+	return m
+}
+
+// fresh takes unsent names in order until the message is full, and returns what room is left.
+func (s *Session) fresh(c *channel, m *Message, f *flight, src Source, room int) int {
+	for len(c.unsent) > 0 {
+		if len(c.queue) == 0 {
+			c.queue = slices.Sorted(maps.Keys(c.unsent))
+		}
+		name := c.queue[0]
+		it, ok := c.unsent[name]
+		if !ok {
+			c.queue = c.queue[1:]
+			continue
+		}
+		size := len(name)
+		if it != nil {
+			size = it.Size()
+		}
+		if size > room && len(m.Items)+len(m.Removed) > 0 {
+			return 0
+		}
+		room = max(0, room-size)
+		c.queue = c.queue[1:]
+		s.take(c, m, f, src, name, it)
+	}
+	return room
+}
+
+// take moves one name from unsent into the message.
+func (s *Session) take(c *channel, m *Message, f *flight, src Source, name string, it Item) {
+	delete(c.unsent, name)
+	sl := c.slots[name]
+	sl.owed = false
+	if it == nil { // an answer, not a removal: nothing was held
+		m.Removed = append(m.Removed, name)
+		if sl.named {
+			c.put(name, sl)
+		} else {
+			delete(c.slots, name)
+		}
+		return
+	}
+	m.Items, f.prev = append(m.Items, it), append(f.prev, sl.item)
+	sl.item, sl.unsure = it, false
+	c.put(name, sl)
+	s.stats.Bytes += uint64(it.Size())
+	if c.refreshes != nil {
+		s.refresh(c, f, src, it)
+	}
+}
+
+// refresh sees to it that the item of the refreshed type follows: by force if the peer has subscribed to it, else by
+// holding back what may name it until the peer, which has just been told of it, does so.
+func (s *Session) refresh(c *channel, f *flight, src Source, it Item) {
+	name := it.ItemName()
+	if c.RefreshName != nil {
+		name = c.RefreshName(it)
+	}
+	if name == "" {
+		return
+	}
+	r := c.refreshes
+	if sl, ok := r.slots[name]; ok {
+		sl.owed = true
+		r.slots[name] = sl
+		r.mark(name)
+	} else if _, exists := src.Get(r.Type, name); exists && !r.wild {
+		if f.awaits == nil {
+			f.awaits = map[string]struct{}{}
+		}
+		f.awaits[name] = struct{}{}
+	}
+}
+
+// remove adds the removals that are due.
+func (s *Session) remove(c *channel, m *Message, f *flight, room int) {
+	var names []string
+	for n, epoch := range c.gone {
+		if s.order.Together || epoch <= s.sweep.epoch {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		if len(n) > room && len(m.Items)+len(m.Removed) > 0 {
+			break
+		}
+		room = max(0, room-len(n))
+		delete(c.gone, n)
+		sl := c.slots[n]
+		m.Removed = append(m.Removed, n)
+		f.removed, f.held = append(f.removed, n), append(f.held, sl.item)
+		c.put(n, slot{named: sl.named})
+	}
+	if len(c.gone) == 0 {
+		c.gone = nil
+	}
+}
+
+// sweep is the one round of removals that is under way. Names that go meanwhile belong to the next round, so that a
+// round always ends.
+//
+//	idle ─ something is gone ─▶ settling ─ epoch passed ─▶ draining ─ time passed ─▶ removing ─ sent ─▶ answering ─┐
+//	  ▲                                                       ▲                                                    │
+//	  └────────────────────── nothing left ◀──────────────────┴──────────── another type left ◀────────────────────┘
+type sweep struct {
+	phase phase
+	epoch uint64
+	due   time.Time
+	of    *channel
+	nonce string
+}
+
+type phase uint8
+
+const (
+	idle phase = iota
+	settling
+	draining
+	removing
+	answering
+)
+
+// advance moves the sweep as far as answers and time allow.
+func (s *Session) advance(now time.Time) {
+	if s.order.Together {
+		return
+	}
+	w := &s.sweep
+	for {
+		switch w.phase {
+		case idle:
+			if s.removable(math.MaxUint64) == nil {
+				return
+			}
+			*w = sweep{phase: settling, epoch: s.close()}
+		case settling:
+			if !s.passed(w.epoch) {
+				return
+			}
+			w.phase, w.due = draining, now.Add(s.order.Drain)
+		case draining:
+			if now.Before(w.due) {
+				return
+			}
+			w.phase = removing
+		case removing:
+			if w.of = s.removable(w.epoch); w.of != nil {
+				return
+			}
+			*w = sweep{}
+		case answering:
+			if f := w.of.flight; f != nil && f.nonce == w.nonce {
+				return
+			}
+			switch next := s.removable(w.epoch); next {
+			case nil:
+				*w = sweep{}
+			case w.of: // the message was cut
+				w.phase = removing
+			default:
+				w.phase, w.due = draining, now.Add(s.order.Drain)
+			}
+		}
+	}
+}
+
+// removable is the first type, in the order of removals, that has something gone since before the end of the epoch.
+func (s *Session) removable(epoch uint64) *channel {
+	for _, c := range s.removals {
+		if len(c.gone) == 0 || c.pinned() {
+			continue
+		}
+		for _, e := range c.gone {
+			if e <= epoch {
+				return c
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Session) wake() time.Time {
+	if s.sweep.phase == draining {
+		return s.sweep.due
+	}
+	return time.Time{}
+}
