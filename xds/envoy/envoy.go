@@ -113,8 +113,8 @@ func address(a ir.Address) *corev3.Address {
 	}}}
 }
 
-func inlineBytes(b []byte) *corev3.DataSource {
-	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: b}}
+func inlineBytes(s string) *corev3.DataSource {
+	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: []byte(s)}}
 }
 
 func inlineString(s string) *corev3.DataSource {

@@ -11,7 +11,7 @@ import (
 // never be shown.
 func Secret(s ir.Secret) (*tlsv3.Secret, error) {
 	w := new(work)
-	if len(s.Chain) == 0 || len(s.Key) == 0 {
+	if s.Chain == "" || s.Key == "" {
 		w.fail("no certificate or no key")
 	}
 	return finish(w, s.Name, nil, &tlsv3.Secret{

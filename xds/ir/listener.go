@@ -59,9 +59,9 @@ type ServerTLS struct {
 
 // Inline is TLS material of the control plane's own, used where a proxy serves its control plane and no identity exists.
 type Inline struct {
-	Chain  []byte `json:"chain"`  // PEM, leaf first
-	Key    []byte `json:"key"`    // PEM
-	CA     []byte `json:"ca"`     // PEM; peers must be signed by it
+	Chain  string `json:"chain"`  // PEM, leaf first
+	Key    string `json:"key"`    // PEM
+	CA     string `json:"ca"`     // PEM; peers must be signed by it
 	Client string `json:"client"` // DNS name that the peer's certificate must carry
 }
 

@@ -90,7 +90,7 @@ type Header struct {
 
 // Forward sends requests to backends.
 type Forward struct {
-	Backends    []Backend     `json:"backends"`             // at least one; else the route is a Respond
+	Backends    []Backend     `json:"backends"`             // at least one; else the route is a Respond. The weight of a sole one counts only against Unresolved
 	Unresolved  uint32        `json:"unresolved,omitempty"` // weight of backends that do not exist; their share is answered 500
 	Rewrite     Rewrite       `json:"rewrite,omitzero"`
 	Mirrors     []Mirror      `json:"mirrors,omitempty"`

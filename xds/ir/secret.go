@@ -3,9 +3,15 @@ package ir
 // Secret is an identity: a certificate and its private key.
 type Secret struct {
 	Name  string `json:"name"`
-	Chain []byte `json:"chain"` // PEM, leaf first
-	Key   []byte `json:"key"`   // PEM
+	Chain string `json:"chain"` // PEM, leaf first
+	Key   string `json:"key"`   // PEM
 }
+
+// String is the name alone: a key that is printed by accident is a lost key.
+func (s Secret) String() string { return s.Name }
+
+// GoString is [Secret.String].
+func (s Secret) GoString() string { return s.Name }
 
 // TrustBundle is whom to believe: the authorities of each SPIFFE trust domain. A peer's certificate is checked with those
 // of the domain in its own SPIFFE ID.
