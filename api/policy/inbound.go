@@ -1,0 +1,159 @@
+package policy
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/atoll-mesh/atoll/api"
+)
+
+// Inbound is one element of a policy's rules list.
+type Inbound[C any] struct {
+	Matches []api.Match // any of them; none: every caller
+	Conf    C
+}
+
+// InboundRule is a conf for callers that match.
+type InboundRule[C any] struct {
+	Step[C]
+	// Match is the one condition of this rule; the zero value is every caller.
+	Match api.Match
+}
+
+// InboundRules returns the rules of one inbound or listener, one for each
+// match: exact SPIFFE IDs first, then prefixes, then none; of these those with a
+// server name first; the rest as the policies are ordered, ascending. They are
+// not merged with each other; see [CatchAll].
+func InboundRules[S, C any](selected []Selected[S], section string, rules func(*S) []Inbound[C]) []InboundRule[C] {
+	var out []InboundRule[C]
+	for _, s := range selected {
+		if !s.Selects(section) {
+			continue
+		}
+		for i, r := range rules(&s.Policy.Spec) {
+			step := Step[C]{Source{&s.Policy.Meta, i}, r.Conf}
+			for _, m := range r.Matches {
+				out = append(out, InboundRule[C]{step, m})
+			}
+			if len(r.Matches) == 0 {
+				out = append(out, InboundRule[C]{Step: step})
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b InboundRule[C]) int { return cmp.Compare(vagueness(a.Match), vagueness(b.Match)) })
+	return out
+}
+
+// CatchAll merges the rules for every caller, for what cannot depend on the
+// caller; ok is false when there are none.
+func CatchAll[C any](rules []InboundRule[C]) (rule Rule[C], ok bool) {
+	var steps []Step[C]
+	for _, r := range rules {
+		if everyone(r.Match) {
+			steps = append(steps, r.Step)
+		}
+	}
+	return NewRule(steps), len(steps) > 0
+}
+
+func everyone(m api.Match) bool { return m.SpiffeID == nil && m.SNI == nil }
+
+func vagueness(m api.Match) int {
+	v := 4
+	switch {
+	case m.SpiffeID == nil:
+	case m.SpiffeID.Type == "Prefix":
+		v = 2
+	default:
+		v = 0
+	}
+	if m.SNI == nil {
+		v++
+	}
+	return v
+}
+
+// Peer is who calls over mutual TLS.
+type Peer struct {
+	SpiffeID string // the SPIFFE ID in its certificate
+	SNI      string // the server name it asked for
+}
+
+func matches(m api.Match, p Peer) bool {
+	if s := m.SpiffeID; s != nil {
+		if s.Type == "Prefix" && !strings.HasPrefix(p.SpiffeID, s.Value) || s.Type != "Prefix" && p.SpiffeID != s.Value {
+			return false
+		}
+	}
+	return m.SNI == nil || m.SNI.Value == p.SNI
+}
+
+// Permission is one condition on callers and the policy that set it.
+type Permission struct {
+	Source
+	Match api.Match
+}
+
+// Permissions decide who may call an inbound or listener: a match in Deny
+// refuses; else one in Allow or AllowWithShadowDeny lets in; else the caller is
+// refused. All lists are ordered with the narrowest match first and then the
+// most important policy first, which only decides who is named. The zero value
+// refuses everybody.
+type Permissions struct {
+	Deny, Allow, AllowWithShadowDeny []Permission
+}
+
+// PermissionsFor collects the permissions of one inbound or listener.
+func PermissionsFor(selected []Selected[api.MeshTrafficPermission], section string) Permissions {
+	var p Permissions
+	for _, s := range slices.Backward(selected) {
+		if !s.Selects(section) {
+			continue
+		}
+		for i, r := range s.Policy.Spec.Rules {
+			add := func(list *[]Permission, matches []api.Match) {
+				for _, m := range matches {
+					*list = append(*list, Permission{Source{&s.Policy.Meta, i}, m})
+				}
+			}
+			add(&p.Deny, r.Default.Deny)
+			add(&p.Allow, r.Default.Allow)
+			add(&p.AllowWithShadowDeny, r.Default.AllowWithShadowDeny)
+		}
+	}
+	for _, list := range [][]Permission{p.Deny, p.Allow, p.AllowWithShadowDeny} {
+		slices.SortStableFunc(list, func(a, b Permission) int { return cmp.Compare(vagueness(a.Match), vagueness(b.Match)) })
+	}
+	return p
+}
+
+// Verdict is the answer to one caller.
+type Verdict struct {
+	Allowed bool
+	// By is the permission that decided; nil: none spoke of the caller.
+	By *Permission
+	// Shadow is set when the caller is let in but is counted as refused.
+	Shadow bool
+}
+
+// Decide answers for one caller what the proxy will.
+func (p Permissions) Decide(peer Peer) Verdict {
+	first := func(list []Permission) *Permission {
+		for i := range list {
+			if matches(list[i].Match, peer) {
+				return &list[i]
+			}
+		}
+		return nil
+	}
+	if by := first(p.Deny); by != nil {
+		return Verdict{By: by}
+	}
+	shadow := first(p.AllowWithShadowDeny)
+	by := first(p.Allow)
+	if by == nil {
+		by = shadow
+	}
+	return Verdict{Allowed: by != nil, By: by, Shadow: shadow != nil}
+}
