@@ -75,7 +75,10 @@ func tierOf(m *api.Meta, top api.TargetRef) int {
 // compareNames orders policies of one tier: the smaller name is the later, and
 // so wins. IDs differ, so the order is total.
 func compareNames(a, b *api.Meta) int {
-	return cmp.Or(cmp.Compare(b.Name, a.Name), cmp.Compare(b.ID.Key(), a.ID.Key()))
+	if a.Name != b.Name {
+		return cmp.Compare(b.Name, a.Name)
+	}
+	return cmp.Compare(b.ID.Key(), a.ID.Key())
 }
 
 func zoneOf(m *api.Meta) string      { return cmp.Or(m.Label(api.LabelZone), m.Zone) }

@@ -188,7 +188,10 @@ func NewSet[S any](policies []*api.Object[S], top func(*S) api.TargetRef, shadow
 		}
 	}
 	slices.SortFunc(s.ordered, func(a, b candidate[S]) int {
-		return cmp.Or(cmp.Compare(a.tier, b.tier), compareNames(&a.policy.Meta, &b.policy.Meta))
+		if a.tier != b.tier {
+			return cmp.Compare(a.tier, b.tier)
+		}
+		return compareNames(&a.policy.Meta, &b.policy.Meta)
 	})
 	s.index()
 	return s

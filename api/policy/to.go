@@ -5,7 +5,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
-	"sync"
+	"sync/atomic"
 
 	"github.com/atoll-mesh/atoll/api"
 )
@@ -31,10 +31,17 @@ type Resolve func(kind string, labels map[string]string) []api.ID
 // ToRules are the results of one kind for all that a proxy calls: R is a [Rule],
 // or a list of [KeyedRule].
 type ToRules[R any] struct {
-	origin []ranked // of the entries, ascending
-	mesh   []int    // positions of the entries for everything
-	own    map[Destination][]int
-	rules  map[Destination]func() R
+	origin  []ranked // of the entries, ascending
+	results map[Destination]*result[R]
+	merge   func(at []int) R
+}
+
+// result is what some entries target: positions of these, and the merge with
+// what else is relevant once somebody asked. Two who ask at once may both
+// merge; they get one value.
+type result[R any] struct {
+	own    []int
+	merged atomic.Pointer[R]
 }
 
 type ranked struct {
@@ -44,7 +51,7 @@ type ranked struct {
 
 // NewToRules collects the to entries of the selected policies and resolves what
 // they target. Merge is [NewRule] or [MergeKeyed]; it is called for what is
-// looked up, once.
+// looked up and kept.
 func NewToRules[S, C, R any](selected []Selected[S], to func(*S) []To[C], resolve Resolve, merge func([]Step[C]) R) *ToRules[R] {
 	type entry struct {
 		ranked
@@ -62,39 +69,58 @@ func NewToRules[S, C, R any](selected []Selected[S], to func(*S) []To[C], resolv
 	// a stable sort keeps them.
 	slices.SortStableFunc(all, func(a, b entry) int { return cmp.Compare(a.rank, b.rank) })
 
-	t := &ToRules[R]{own: map[Destination][]int{}, rules: map[Destination]func() R{}}
+	t := &ToRules[R]{origin: make([]ranked, len(all)), results: make(map[Destination]*result[R], len(all))}
+	t.merge = func(at []int) R {
+		steps := make([]Step[C], len(at))
+		for i, p := range at {
+			steps[i] = Step[C]{all[p].Source, all[p].Conf}
+		}
+		return merge(steps)
+	}
+	add := func(d Destination, at int) {
+		r := t.results[d]
+		if r == nil {
+			r = &result[R]{}
+			t.results[d] = r
+		}
+		r.own = append(r.own, at)
+	}
 	for i, e := range all {
-		t.origin = append(t.origin, e.ranked)
+		t.origin[i] = e.ranked
 		if e.Target.Kind == "Mesh" {
-			t.mesh = append(t.mesh, i)
+			add(Destination{}, i)
 			continue
 		}
 		for _, id := range resolve(e.Target.Kind, e.Target.Labels) {
-			d := Destination{id, e.Target.SectionName}
-			t.own[d] = append(t.own[d], i)
+			add(Destination{id, e.Target.SectionName}, i)
 		}
-	}
-	later := func(at []int) func() R {
-		return sync.OnceValue(func() R {
-			steps := make([]Step[C], len(at))
-			for i, p := range at {
-				steps[i] = Step[C]{all[p].Source, all[p].Conf}
-			}
-			return merge(steps)
-		})
-	}
-	if len(t.mesh) > 0 {
-		t.rules[Destination{}] = later(t.mesh)
-	}
-	for d, at := range t.own {
-		at = slices.Concat(t.mesh, at)
-		if d.Section != "" {
-			at = append(at, t.own[Destination{ID: d.ID}]...)
-		}
-		slices.Sort(at)
-		t.rules[d] = later(slices.Compact(at))
 	}
 	return t
+}
+
+// get returns the result at exactly this destination: the entries for it, for
+// all of the resource, and for everything, merged in their order.
+func (t *ToRules[R]) get(d Destination) (R, bool) {
+	r := t.results[d]
+	if r == nil {
+		var none R
+		return none, false
+	}
+	if v := r.merged.Load(); v != nil {
+		return *v, true
+	}
+	var at []int
+	for _, level := range []Destination{{}, {ID: d.ID}, d} {
+		if r := t.results[level]; r != nil {
+			at = append(at, r.own...)
+		}
+	}
+	slices.Sort(at)
+	v := t.merge(slices.Compact(at))
+	if !r.merged.CompareAndSwap(nil, &v) {
+		v = *r.merged.Load()
+	}
+	return v, true
 }
 
 const targetRanks = 6
@@ -126,22 +152,20 @@ func targetRank(ref api.TargetRef) (rank int, ok bool) {
 func (t *ToRules[R]) Lookup(ids ...Destination) (result R, at Destination, ok bool) {
 	for _, d := range ids {
 		for _, at := range [...]Destination{d, {ID: d.ID}} {
-			if get, ok := t.rules[at]; ok {
-				return get(), at, true
+			if result, ok = t.get(at); ok {
+				return result, at, true
 			}
 		}
 	}
-	if get, ok := t.rules[Destination{}]; ok {
-		return get(), Destination{}, true
-	}
-	return result, Destination{}, false
+	result, ok = t.get(Destination{})
+	return result, Destination{}, ok
 }
 
 // All yields every result, by destination; the one for everything is first.
 func (t *ToRules[R]) All() iter.Seq2[Destination, R] {
 	return func(yield func(Destination, R) bool) {
-		for _, d := range slices.SortedFunc(maps.Keys(t.rules), compareDestinations) {
-			if !yield(d, t.rules[d]()) {
+		for _, d := range slices.SortedFunc(maps.Keys(t.results), compareDestinations) {
+			if r, _ := t.get(d); !yield(d, r) {
 				return
 			}
 		}
@@ -157,5 +181,6 @@ func (t *ToRules[R]) Equal(o *ToRules[R]) bool {
 	if t == o || t == nil || o == nil {
 		return t == o
 	}
-	return slices.Equal(t.origin, o.origin) && slices.Equal(t.mesh, o.mesh) && maps.EqualFunc(t.own, o.own, slices.Equal[[]int])
+	same := func(a, b *result[R]) bool { return slices.Equal(a.own, b.own) }
+	return slices.Equal(t.origin, o.origin) && maps.EqualFunc(t.results, o.results, same)
 }
