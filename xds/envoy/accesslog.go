@@ -1,80 +1,77 @@
 package envoy
 
 import (
+	"maps"
+	"strconv"
+
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	streamlogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/atoll-mesh/atoll/xds/ir"
 )
 
-// denial tells how one of the two permission filters leaves its verdict and what is worth logging of it.
+// deniedPrefix starts what both permission filters give as the reason of a denial; the policy's name and "]" follow.
+const deniedPrefix = "rbac_access_denied_matched_policy["
+
+// denial tells where one of the two permission filters leaves its reason, and what is worth logging beside it. An
+// application's own 403 has another reason, so it is never taken for a denial.
 type denial struct {
-	filter string            // whose verdict
+	reason string            // as CEL attribute
 	line   map[string]string // the default log line
 }
 
-// The verdict of both filters is in dynamic metadata; the policy's name is read from there. Response code details and
-// connection termination details carry the name too, but inside other words.
 func requestDenied() denial {
-	return denial{httpRBAC, map[string]string{
+	return denial{"response.code_details", map[string]string{
 		"event":     "denied",
 		"time":      "%START_TIME%",
-		"listener":  "%FILTER_CHAIN_NAME%",
-		"policy":    deniedBy(httpRBAC),
+		"policy":    "%DYNAMIC_METADATA(" + httpRBAC + ":enforced_effective_policy_id)%",
+		"details":   "%RESPONSE_CODE_DETAILS%",
 		"peer":      "%DOWNSTREAM_PEER_URI_SAN%",
 		"source":    "%DOWNSTREAM_REMOTE_ADDRESS%",
 		"method":    "%REQ(:METHOD)%",
 		"authority": "%REQ(:AUTHORITY)%",
 		"path":      "%REQ(:PATH)%",
-		"details":   "%RESPONSE_CODE_DETAILS%",
 	}}
 }
 
+// connectionDenied has no policy by itself: the network filter keeps the name to its reason.
 func connectionDenied() denial {
-	return denial{networkRBAC, map[string]string{
-		"event":    "denied",
-		"time":     "%START_TIME%",
-		"listener": "%FILTER_CHAIN_NAME%",
-		"policy":   deniedBy(networkRBAC),
-		"peer":     "%DOWNSTREAM_PEER_URI_SAN%",
-		"source":   "%DOWNSTREAM_REMOTE_ADDRESS%",
-		"details":  "%CONNECTION_TERMINATION_DETAILS%",
+	return denial{"connection.termination_details", map[string]string{
+		"event":   "denied",
+		"time":    "%START_TIME%",
+		"details": "%CONNECTION_TERMINATION_DETAILS%",
+		"peer":    "%DOWNSTREAM_PEER_URI_SAN%",
+		"source":  "%DOWNSTREAM_REMOTE_ADDRESS%",
 	}}
 }
 
-// deniedBy is Envoy's format operator for the policy that the filter named.
-func deniedBy(filter string) string {
-	return "%DYNAMIC_METADATA(" + filter + ":enforced_effective_policy_id)%"
+// deniedReplies tell a refused caller who refused: a bare 403 sends people to the wrong policy. Each policy that can
+// refuse has a text of its own, since Envoy fills in the name only after the answer is made; and so no format operator
+// is needed that some Envoy might not know. The words in front are Envoy's own, which people search for.
+func (w *work) deniedReplies(p ir.Permissions) *hcmv3.LocalReplyConfig {
+	out := new(hcmv3.LocalReplyConfig)
+	for _, name := range deniers(p) {
+		out.Mappers = append(out.Mappers, &hcmv3.ResponseMapper{
+			Filter: w.when(requestDenied().reason + " == " + strconv.Quote(deniedPrefix+name+"]")),
+			Body:   inlineString("RBAC: access denied by " + name),
+		})
+	}
+	return out
 }
 
-// whenDenied holds for what the filter refused, and for nothing else that ends alike: an application's own 403 is not ours.
-func whenDenied(filter string) *accesslogv3.AccessLogFilter {
-	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_MetadataFilter{MetadataFilter: &accesslogv3.MetadataFilter{
-		Matcher: &matcherv3.MetadataMatcher{
-			Filter: filter,
-			Path: []*matcherv3.MetadataMatcher_PathSegment{{
-				Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: "enforced_engine_result"},
-			}},
-			Value: &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: exactly("denied")}},
-		},
-		MatchIfKeyNotFound: wrapperspb.Bool(false),
+// when holds where the CEL expression does; what an expression names and is not there makes it not hold.
+func (w *work) when(expression string) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{ExtensionFilter: &accesslogv3.ExtensionFilter{
+		Name:       "envoy.access_loggers.extension_filters.cel",
+		ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: w.pack(&celv3.ExpressionFilter{Expression: expression})},
 	}}}
 }
 
-// deniedReply tells a refused caller who refused: a bare 403 sends people to the wrong policy.
-func deniedReply() *hcmv3.LocalReplyConfig {
-	return &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{{
-		Filter:             whenDenied(httpRBAC),
-		BodyFormatOverride: textFormat("access denied by " + deniedBy(httpRBAC) + "\n"),
-	}}}
-}
-
-func (w *work) accessLogs(c ir.Chain, d func() denial) []*accesslogv3.AccessLog {
+func (w *work) accessLogs(listener string, c ir.Chain, d denial) []*accesslogv3.AccessLog {
 	var out []*accesslogv3.AccessLog
 	for _, l := range c.Logs {
 		one := new(accesslogv3.AccessLog)
@@ -83,12 +80,14 @@ func (w *work) accessLogs(c ir.Chain, d func() denial) []*accesslogv3.AccessLog 
 		case l.Format != "":
 			format = textFormat(l.Format + "\n")
 		case l.Denied:
-			format = &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: textStruct(d().line)}}
+			line := maps.Clone(d.line)
+			line["listener"] = escapePercent(listener)
+			format = &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: textStruct(line)}}
 		default:
 			w.fail("chain %q: access log without format", c.Name)
 		}
 		if l.Denied {
-			one.Filter = whenDenied(d().filter)
+			one.Filter = w.when(d.reason + ".startsWith(" + strconv.Quote(deniedPrefix) + ")")
 		}
 		if l.Path == "/dev/stdout" {
 			// By name it could not be opened where standard output is a socket, and the listener would be refused.

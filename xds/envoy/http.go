@@ -21,7 +21,7 @@ func (w *work) http(l ir.Listener, c ir.Chain) *listenerv3.Filter {
 		StatPrefix:            statName(orElse(h.StatName, l.Name)),
 		StreamIdleTimeout:     span(h.StreamIdleTimeout),
 		RequestHeadersTimeout: span(h.RequestHeadersTimeout),
-		AccessLog:             w.accessLogs(c, requestDenied),
+		AccessLog:             w.accessLogs(l.Name, c, requestDenied()),
 	}
 	if h.IdleTimeout.Set {
 		out.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{IdleTimeout: span(h.IdleTimeout)}
@@ -49,7 +49,9 @@ func (w *work) http(l ir.Listener, c ir.Chain) *listenerv3.Filter {
 
 	if c.Permissions != nil {
 		out.HttpFilters = append(out.HttpFilters, w.permitRequests(*c.Permissions))
-		out.LocalReplyConfig = deniedReply()
+		if replies := w.deniedReplies(*c.Permissions); len(replies.Mappers) > 0 {
+			out.LocalReplyConfig = replies
+		}
 	}
 	if h.GRPC {
 		out.HttpFilters = append(out.HttpFilters, w.httpFilter("envoy.filters.http.grpc_stats", &grpcstatsv3.FilterConfig{EmitFilterState: true}))

@@ -119,7 +119,7 @@ func (w *work) tcp(l ir.Listener, c ir.Chain) *listenerv3.Filter {
 	proxy := &tcpproxyv3.TcpProxy{
 		StatPrefix:  statName(orElse(c.TCP.StatName, l.Name)),
 		IdleTimeout: span(c.TCP.IdleTimeout),
-		AccessLog:   w.accessLogs(c, connectionDenied),
+		AccessLog:   w.accessLogs(l.Name, c, connectionDenied()),
 	}
 	switch backends := weighted(c.TCP.Backends); len(backends) {
 	case 0:

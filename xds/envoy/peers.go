@@ -26,7 +26,7 @@ func comparesPeers(c ir.Chain) bool {
 	return false
 }
 
-// notePeer writes the notes. Nobody may change them later, and what is unknown is not noted, so that it matches nothing.
+// notePeer writes the notes. What is unknown is not noted, so that it matches nothing.
 // https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/extensions/filters/network/set_filter_state/v3/set_filter_state.proto
 func (w *work) notePeer() *listenerv3.Filter {
 	note := func(key, operator string) *statev3.FilterStateValue {
@@ -34,7 +34,6 @@ func (w *work) notePeer() *listenerv3.Filter {
 			Key:         &statev3.FilterStateValue_ObjectKey{ObjectKey: key},
 			FactoryKey:  "envoy.string",
 			Value:       &statev3.FilterStateValue_FormatString{FormatString: textFormat(operator)},
-			ReadOnly:    true,
 			SkipIfEmpty: true,
 		}
 	}

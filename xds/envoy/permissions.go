@@ -16,8 +16,7 @@ import (
 	"github.com/atoll-mesh/atoll/xds/ir"
 )
 
-// The names under which the filters run, and under which they leave what they decided in a request's or a connection's
-// dynamic metadata.
+// The names under which the filters run; under its own the first leaves the deciding policy in a request's metadata.
 const (
 	httpRBAC    = "envoy.filters.http.rbac"
 	networkRBAC = "envoy.filters.network.rbac"
@@ -51,15 +50,34 @@ func (w *work) shadow(p ir.Permissions) *xdsmatcherv3.Matcher {
 // decision is the list of all conditions, denials first, of which the first that holds decides. A condition that always
 // holds ends the list: Envoy has no matcher for it, and nothing behind it could be reached.
 func (w *work) decision(p ir.Permissions, shadow bool) *xdsmatcherv3.Matcher {
+	entries, otherwise := ordered(p, shadow)
+	out := &xdsmatcherv3.Matcher{OnNoMatch: w.verdict(otherwise.Policy, otherwise.action)}
+	if len(entries) == 0 {
+		return out
+	}
+	list := new(xdsmatcherv3.Matcher_MatcherList)
+	for _, e := range entries {
+		list.Matchers = append(list.Matchers, &xdsmatcherv3.Matcher_MatcherList_FieldMatcher{
+			Predicate: w.peerPredicate(e.Policy, e.Peer),
+			OnMatch:   w.verdict(e.Policy, e.action),
+		})
+	}
+	out.MatcherType = &xdsmatcherv3.Matcher_MatcherList_{MatcherList: list}
+	return out
+}
+
+// entry is a permission and what it says.
+type entry struct {
+	ir.Permission
+	action rbacv3.RBAC_Action
+}
+
+// ordered is the list of conditions that can be reached, and what holds when none of them does.
+func ordered(p ir.Permissions, shadow bool) (entries []entry, otherwise entry) {
 	softly := rbacv3.RBAC_ALLOW
 	if shadow {
 		softly = rbacv3.RBAC_DENY
 	}
-	type entry struct {
-		ir.Permission
-		action rbacv3.RBAC_Action
-	}
-	var entries []entry
 	add := func(action rbacv3.RBAC_Action, permissions []ir.Permission) {
 		for _, permission := range permissions {
 			entries = append(entries, entry{permission, action})
@@ -74,22 +92,22 @@ func (w *work) decision(p ir.Permissions, shadow bool) *xdsmatcherv3.Matcher {
 		add(softly, p.AllowShadowDeny)
 	}
 
-	otherwise := entry{ir.Permission{Policy: ir.DefaultPermission}, rbacv3.RBAC_DENY}
+	otherwise = entry{ir.Permission{Policy: ir.DefaultPermission}, rbacv3.RBAC_DENY}
 	if i := slices.IndexFunc(entries, func(e entry) bool { return e.Peer.IsZero() }); i >= 0 {
 		entries, otherwise = entries[:i], entries[i]
 	}
-	out := &xdsmatcherv3.Matcher{OnNoMatch: w.verdict(otherwise.Policy, otherwise.action)}
-	if len(entries) == 0 {
-		return out
+	return entries, otherwise
+}
+
+// deniers are the names under which somebody can be refused, each once.
+func deniers(p ir.Permissions) []string {
+	entries, otherwise := ordered(p, false)
+	var out []string
+	for _, e := range slices.Concat(entries, []entry{otherwise}) {
+		if e.action == rbacv3.RBAC_DENY && !slices.Contains(out, e.Policy) {
+			out = append(out, e.Policy)
+		}
 	}
-	list := new(xdsmatcherv3.Matcher_MatcherList)
-	for _, e := range entries {
-		list.Matchers = append(list.Matchers, &xdsmatcherv3.Matcher_MatcherList_FieldMatcher{
-			Predicate: w.peerPredicate(e.Policy, e.Peer),
-			OnMatch:   w.verdict(e.Policy, e.action),
-		})
-	}
-	out.MatcherType = &xdsmatcherv3.Matcher_MatcherList_{MatcherList: list}
 	return out
 }
 

@@ -3,7 +3,6 @@ package envoy_test
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -117,7 +116,7 @@ func (b *batch) add(name string, m proto.Message) {
 			LoadAssignment:       m,
 		})
 	case *routev3.RouteConfiguration:
-		b.static.Listeners = append(b.static.Listeners, b.listener(name, nil, "envoy.filters.network.http_connection_manager",
+		b.static.Listeners = append(b.static.Listeners, b.listener(name, "envoy.filters.network.http_connection_manager",
 			&hcmv3.HttpConnectionManager{
 				StatPrefix:     "routes",
 				RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: m},
@@ -149,15 +148,14 @@ func (b *batch) add(name string, m proto.Message) {
 	}
 }
 
-func (b *batch) listener(name string, socket *corev3.TransportSocket, filter string, config proto.Message) *listenerv3.Listener {
+func (b *batch) listener(name, filter string, config proto.Message) *listenerv3.Listener {
 	return &listenerv3.Listener{
 		Name: name,
 		Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
 			Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 10_000 + b.port},
 		}}},
 		FilterChains: []*listenerv3.FilterChain{{
-			TransportSocket: socket,
-			Filters:         []*listenerv3.Filter{{Name: filter, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: mustAny(config)}}},
+			Filters: []*listenerv3.Filter{{Name: filter, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: mustAny(config)}}},
 		}},
 	}
 }
@@ -173,6 +171,9 @@ func mustAny(m proto.Message) *anypb.Any {
 // validate asks the real Envoy whether it would take it all.
 func (b *batch) validate(t *testing.T) {
 	binary := findEnvoy(t)
+	if b.port == 0 {
+		t.Skip("no case ran that expects a configuration")
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	run := exec.CommandContext(ctx, binary, "--mode", "validate", "-l", "warning", "-c", writeBootstrap(t, bootstrap(t, &b.static)))
@@ -185,8 +186,4 @@ func (b *batch) validate(t *testing.T) {
 			t.Errorf("%s", line)
 		}
 	}
-	if want := len(b.static.Listeners) + len(b.static.Clusters); want < 10 {
-		t.Errorf("only %d resources reached Envoy", want)
-	}
-	_ = fmt.Sprint
 }
