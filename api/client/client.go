@@ -1,0 +1,334 @@
+// Package client calls the REST API of a control plane.
+//
+// It owns the requests and answers as Go values: the command line, the proxy's
+// keeper and the tests call it, and the server shares its wire types. It never
+// caches, never retries a write, and knows kinds only through package api.
+//
+// # Why
+//
+// Resources stay JSON here: what a user wrote and what is shown to a user are
+// documents, and decoding them into Go types would lose the fields that this
+// version does not know. Pages are joined, because a caller that forgets the
+// second page is a fault that shows only in large meshes.
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/atoll-mesh/atoll/api"
+)
+
+// Options of a client. URL is needed.
+type Options struct {
+	// URL of the control plane: http://localhost:5681.
+	URL string
+	// Token is a user token, sent as Bearer; empty: none.
+	Token string
+	// CAFile is a PEM file of authorities to trust beside those of the system.
+	CAFile string
+	// SkipVerify trusts any server.
+	SkipVerify bool
+	// Timeout of one request; zero: a minute.
+	Timeout time.Duration
+	// UserAgent; empty: atoll.
+	UserAgent string
+	// Transport replaces the network, for tests.
+	Transport http.RoundTripper
+}
+
+// Client calls one control plane. It may be used concurrently.
+type Client struct {
+	base  *url.URL
+	token string
+	agent string
+	http  http.Client
+}
+
+const (
+	// maxAnswer bounds the memory that an answer may take, in bytes.
+	maxAnswer = 256 << 20
+	// pageSize is the largest page that servers give.
+	pageSize = 1000
+)
+
+// New returns a client. Nothing is sent yet.
+func New(o Options) (*Client, error) {
+	base, err := url.Parse(o.URL)
+	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
+		return nil, fmt.Errorf("address of the control plane %q: want http://HOST:PORT or https://HOST:PORT", o.URL)
+	}
+	c := &Client{base: base, token: o.Token, agent: o.UserAgent}
+	if c.agent == "" {
+		c.agent = "atoll"
+	}
+	c.http = http.Client{
+		Timeout: o.Timeout,
+		// A control plane does not redirect; what does shall not see the token.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport:     o.Transport,
+	}
+	if c.http.Timeout == 0 {
+		c.http.Timeout = time.Minute
+	}
+	if o.Transport == nil {
+		c.http.Transport, err = transport(o)
+	}
+	return c, err
+}
+
+func transport(o Options) (http.RoundTripper, error) {
+	t := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute,
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.SkipVerify},
+	}
+	if o.CAFile == "" {
+		return t, nil
+	}
+	pem, err := os.ReadFile(o.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("authorities of the control plane: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("authorities of the control plane: no certificate in %s", o.CAFile)
+	}
+	t.TLSClientConfig.RootCAs = pool
+	return t, nil
+}
+
+// Do sends one request and decodes the JSON answer into the value, or the text
+// into a *string; nil: the answer is dropped. body is JSON, nil: none. It is for
+// the endpoints that have no method here. An answer that is no success is a
+// *[Problem].
+func (c *Client) Do(ctx context.Context, method, path string, query url.Values, body []byte, into any) (http.Header, error) {
+	_, header, err := c.do(ctx, method, path, query, body, into)
+	return header, err
+}
+
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, body []byte, into any) (int, http.Header, error) {
+	u := *c.base
+	// The path comes escaped: names are a part of it.
+	full, err := url.Parse(strings.TrimSuffix(u.EscapedPath(), "/") + path)
+	if err != nil {
+		return 0, nil, fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	u.Path, u.RawPath, u.RawQuery = full.Path, full.RawPath, query.Encode()
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	req.Header.Set("User-Agent", c.agent)
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return 0, nil, fmt.Errorf("control plane at %s: %w", c.base, unwrapURL(err))
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	if err != nil {
+		return 0, nil, fmt.Errorf("control plane at %s: read the answer: %w", c.base, err)
+	}
+	if len(answer) > maxAnswer {
+		return 0, nil, fmt.Errorf("control plane at %s: the answer to %s %s is larger than %d bytes", c.base, method, path, maxAnswer)
+	}
+	if res.StatusCode < 200 || res.StatusCode > 299 {
+		return res.StatusCode, res.Header, problemOf(res.StatusCode, answer)
+	}
+	switch into := into.(type) {
+	case nil:
+	case *string:
+		*into = string(answer)
+	default:
+		if err := json.Unmarshal(answer, into); err != nil {
+			return res.StatusCode, res.Header, fmt.Errorf("control plane at %s: answer to %s %s: %w", c.base, method, path, err)
+		}
+	}
+	return res.StatusCode, res.Header, nil
+}
+
+// unwrapURL takes away what says the address a second time.
+func unwrapURL(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+// itemPath is the path of a resource, or of the list if name is empty.
+func itemPath(info api.Facts, mesh, name string) string {
+	path := "/" + info.Plural
+	if info.Scope == api.MeshScope && mesh != "" {
+		path = "/meshes/" + url.PathEscape(mesh) + path
+	}
+	if name != "" {
+		path += "/" + url.PathEscape(name)
+	}
+	return path
+}
+
+// Applied is what an apply did.
+type Applied struct {
+	Kind, Mesh, Name string
+	Created          bool
+	// Revision of the store that holds the document.
+	Revision uint64
+	Warnings []string
+}
+
+// revisionHeader is set by the server on every write.
+const revisionHeader = "Atoll-Revision"
+
+// Apply creates or replaces the resource of a JSON document.
+func (c *Client) Apply(ctx context.Context, document []byte) (Applied, error) {
+	var d struct{ Type, Mesh, Name string }
+	if err := json.Unmarshal(document, &d); err != nil {
+		return Applied{}, fmt.Errorf("not a resource: %w", err)
+	}
+	done := Applied{Kind: d.Type, Mesh: d.Mesh, Name: d.Name}
+	k, ok := api.ByName(d.Type)
+	var faults api.Report
+	if !ok {
+		_, _ = api.ParseDocument(document, &faults) // says which kinds are meant
+	}
+	if d.Name == "" {
+		faults.At("name").Add("cannot be empty")
+	}
+	if ok && k.Info().Scope == api.MeshScope && d.Mesh == "" {
+		faults.At("mesh").Add("cannot be empty")
+	}
+	if err := faults.Err(); err != nil {
+		return done, err
+	}
+	if k.Info().Scope == api.GlobalScope {
+		done.Mesh = ""
+	}
+	var answer struct {
+		Warnings []string `json:"warnings"`
+	}
+	status, header, err := c.do(ctx, http.MethodPut, itemPath(k.Info(), d.Mesh, d.Name), nil, document, &answer)
+	if err != nil {
+		return done, err
+	}
+	done.Created = status == http.StatusCreated
+	done.Warnings, done.Revision = answer.Warnings, revisionOf(header)
+	return done, nil
+}
+
+func revisionOf(h http.Header) uint64 {
+	n, _ := strconv.ParseUint(h.Get(revisionHeader), 10, 64) // absent: an older server
+	return n
+}
+
+// Get returns the resource as JSON; [ErrNotFound] if there is none.
+func (c *Client) Get(ctx context.Context, k api.AnyKind, mesh, name string) (json.RawMessage, error) {
+	var out json.RawMessage
+	_, err := c.Do(ctx, http.MethodGet, itemPath(k.Info(), mesh, name), nil, nil, &out)
+	return out, err
+}
+
+// Delete deletes the resource and returns the revision of the store without
+// it; [ErrNotFound] if there is none.
+func (c *Client) Delete(ctx context.Context, k api.AnyKind, mesh, name string) (uint64, error) {
+	header, err := c.Do(ctx, http.MethodDelete, itemPath(k.Info(), mesh, name), nil, nil, nil)
+	if err != nil {
+		return 0, err
+	}
+	return revisionOf(header), nil
+}
+
+// List yields every resource of the kind in the mesh, or in all meshes if mesh
+// is empty, page by page. query may hold filters. An error is the last yield.
+func (c *Client) List(ctx context.Context, k api.AnyKind, mesh string, query url.Values) iter.Seq2[json.RawMessage, error] {
+	return c.Pages(ctx, itemPath(k.Info(), mesh, ""), query)
+}
+
+// Overviews is List with what is known of the resources at run time, for the
+// kinds that have overviews.
+func (c *Client) Overviews(ctx context.Context, k api.AnyKind, mesh string, query url.Values) iter.Seq2[json.RawMessage, error] {
+	return c.Pages(ctx, itemPath(k.Info(), mesh, "")+"/_overview", query)
+}
+
+// Pages yields the items of any list with pages.
+func (c *Client) Pages(ctx context.Context, path string, query url.Values) iter.Seq2[json.RawMessage, error] {
+	return func(yield func(json.RawMessage, error) bool) {
+		ask := url.Values{}
+		for name, values := range query {
+			ask[name] = values
+		}
+		ask.Set("size", strconv.Itoa(pageSize))
+		for offset := 0; ; offset += pageSize {
+			ask.Set("offset", strconv.Itoa(offset))
+			var page struct {
+				Items []json.RawMessage `json:"items"`
+				Next  *string           `json:"next"`
+			}
+			if _, err := c.Do(ctx, http.MethodGet, path, ask, nil, &page); err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, item := range page.Items {
+				if !yield(item, nil) {
+					return
+				}
+			}
+			if page.Next == nil {
+				return
+			}
+		}
+	}
+}
+
+// Root asks the control plane who it is; no token is needed.
+func (c *Client) Root(ctx context.Context) (Root, error) {
+	var out Root
+	_, err := c.Do(ctx, http.MethodGet, "/", nil, nil, &out)
+	return out, err
+}
+
+// DataplaneToken asks for a token of a proxy.
+func (c *Client) DataplaneToken(ctx context.Context, q DataplaneTokenRequest) (string, error) {
+	return c.issue(ctx, "/tokens/dataplane", q)
+}
+
+// ZoneToken asks for a token of a zone.
+func (c *Client) ZoneToken(ctx context.Context, q ZoneTokenRequest) (string, error) {
+	return c.issue(ctx, "/tokens/zone", q)
+}
+
+// UserToken asks for a token of a user of the API.
+func (c *Client) UserToken(ctx context.Context, q UserTokenRequest) (string, error) {
+	return c.issue(ctx, "/tokens/user", q)
+}
+
+func (c *Client) issue(ctx context.Context, path string, request any) (string, error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return "", fmt.Errorf("request of a token: %w", err)
+	}
+	var token string
+	_, err = c.Do(ctx, http.MethodPost, path, nil, body, &token)
+	return token, err
+}
