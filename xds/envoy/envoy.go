@@ -7,9 +7,9 @@
 // nothing here reads a row, knows a policy or keeps state.
 //
 //	ir.Listener ─▶ listener.go ─▶ chain ─┬▶ tls.go          who are you
-//	                                     ├▶ permissions.go  may you (and denied.go: who said no)
-//	                                     ├▶ http.go, tcp    what is served
-//	                                     └▶ accesslog.go    what was served
+//	                                     ├▶ permissions.go  may you
+//	                                     ├▶ http.go         what is served: routes.go, rewrite.go, peers.go
+//	                                     └▶ accesslog.go    what was served, and who refused what was not
 //
 // # Why
 //

@@ -28,7 +28,9 @@ func (w *work) permitRequests(p ir.Permissions) *hcmv3.HttpFilter {
 	return w.httpFilter(httpRBAC, &httprbacv3.RBAC{Matcher: w.decision(p, false), ShadowMatcher: w.shadow(p)})
 }
 
-// permitConnections decides when the first byte arrives.
+// permitConnections decides when the caller's first byte arrives, which is the earliest that Envoy's filter can. What a
+// server says unasked until then, such as a greeting, reaches every caller whom TLS let in; nothing a refused caller says
+// reaches the server.
 // https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/extensions/filters/network/rbac/v3/rbac.proto
 func (w *work) permitConnections(listener string, p ir.Permissions) *listenerv3.Filter {
 	return w.networkFilter(networkRBAC, &networkrbacv3.RBAC{
