@@ -8,10 +8,11 @@ import (
 	"github.com/atoll-mesh/atoll/api"
 )
 
-// Inbound is one element of a policy's rules list.
+// Inbound is one element of a policy's rules list. The element types of package
+// api have the same fields and convert.
 type Inbound[C any] struct {
 	Matches []api.Match // any of them; none: every caller
-	Conf    C
+	Default C
 }
 
 // InboundRule is a conf for callers that match.
@@ -32,7 +33,7 @@ func InboundRules[S, C any](selected []Selected[S], section string, rules func(*
 			continue
 		}
 		for i, r := range rules(&s.Policy.Spec) {
-			step := Step[C]{Source{&s.Policy.Meta, i}, r.Conf}
+			step := Step[C]{Source{&s.Policy.Meta, i}, r.Default}
 			for _, m := range r.Matches {
 				out = append(out, InboundRule[C]{step, m})
 			}

@@ -7,9 +7,9 @@ import (
 	"github.com/atoll-mesh/atoll/api"
 )
 
-// Matches reports whether a policy with this top-level targetRef is for the
-// proxy. It does not look at shadow: [NewSet] does.
-func Matches(m *api.Meta, top api.TargetRef, p Proxy) bool {
+// Matches reports whether a policy with this top-level targetRef (nil: Mesh) is
+// for the proxy. It does not look at shadow: [NewSet] does.
+func Matches(m *api.Meta, top *api.TargetRef, p Proxy) bool {
 	role := roleOf(m)
 	switch {
 	case m.Mesh != p.Mesh:
@@ -19,10 +19,10 @@ func Matches(m *api.Meta, top api.TargetRef, p Proxy) bool {
 	case (role == roleConsumer || role == roleWorkloadOwner) && namespaceOf(m) != p.Namespace:
 		return false
 	}
-	switch top.Kind {
-	case "", "Mesh":
+	switch {
+	case top == nil || top.Kind == api.RefMesh:
 		return true
-	case "Dataplane":
+	case top.Kind == api.RefDataplane:
 		return api.HasLabels(p.Labels, top.Labels) && (top.SectionName == "" || slices.Contains(p.Sections, top.SectionName))
 	}
 	return false
@@ -61,9 +61,9 @@ func originOf(m *api.Meta) int {
 
 // tierOf is how much a policy weighs before names are compared: what it selects
 // (all proxies, some, a section of some), then its origin, then its role.
-func tierOf(m *api.Meta, top api.TargetRef) int {
+func tierOf(m *api.Meta, top *api.TargetRef) int {
 	reach := 0
-	if top.Kind == "Dataplane" {
+	if top != nil && top.Kind == api.RefDataplane {
 		reach = 1
 		if top.SectionName != "" {
 			reach = 2

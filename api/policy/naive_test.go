@@ -16,10 +16,17 @@ import (
 // without indexes, tiers or JSON.
 
 type spec struct {
-	TargetRef api.TargetRef
+	TargetRef *api.TargetRef // nil: Mesh
 	To        []policy.To[conf]
 	Rules     []policy.Inbound[conf]
 	Default   conf
+}
+
+func (s *spec) top() api.TargetRef {
+	if s.TargetRef == nil {
+		return api.TargetRef{Kind: "Mesh"}
+	}
+	return *s.TargetRef
 }
 
 type conf struct {
@@ -34,7 +41,7 @@ type http struct {
 	D *uint64 `json:"d,omitempty"`
 }
 
-func top(s *spec) api.TargetRef            { return s.TargetRef }
+func top(s *spec) *api.TargetRef           { return s.TargetRef }
 func tos(s *spec) []policy.To[conf]        { return s.To }
 func rules(s *spec) []policy.Inbound[conf] { return s.Rules }
 func single(s *spec) conf                  { return s.Default }
@@ -63,8 +70,8 @@ func place(v string, in ...string) int { return slices.Index(in, v) }
 
 func naiveLess(a, b oneTo) bool {
 	by := func(o oneTo) []int {
-		key := []int{place(cmp.Or(o.p.Spec.TargetRef.Kind, "Mesh"), "Mesh", "Dataplane")}
-		if o.p.Spec.TargetRef.Kind == "Dataplane" && o.p.Spec.TargetRef.SectionName != "" {
+		key := []int{place(o.p.Spec.top().Kind, "Mesh", "Dataplane")}
+		if o.p.Spec.top().Kind == "Dataplane" && o.p.Spec.top().SectionName != "" {
 			key = append(key, 1)
 		} else {
 			key = append(key, 0)
@@ -72,8 +79,8 @@ func naiveLess(a, b oneTo) bool {
 		key = append(key, place(o.p.Labels[api.LabelOrigin], "global", "", "zone"))
 		key = append(key, place(cmp.Or(o.p.Labels[api.LabelPolicyRole], "system"), "system", "producer", "consumer", "workload-owner"))
 		if o.to != nil {
-			key = append(key, place(o.to.Target.Kind, "Mesh", "MeshService", "MeshExternalService", "MeshMultiZoneService", "MeshHTTPRoute"))
-			if o.to.Target.Kind == "MeshService" && o.to.Target.SectionName != "" {
+			key = append(key, place(o.to.TargetRef.Kind, "Mesh", "MeshService", "MeshExternalService", "MeshMultiZoneService", "MeshHTTPRoute"))
+			if o.to.TargetRef.Kind == "MeshService" && o.to.TargetRef.SectionName != "" {
 				key = append(key, 1)
 			} else {
 				key = append(key, 0)
@@ -104,7 +111,7 @@ func naiveMatches(p *api.Object[spec], proxy policy.Proxy) bool {
 	if (role == "consumer" || role == "workload-owner") && p.Labels[api.LabelNamespace] != proxy.Namespace {
 		return false
 	}
-	if t := p.Spec.TargetRef; t.Kind == "Dataplane" {
+	if t := p.Spec.top(); t.Kind == "Dataplane" {
 		for k, v := range t.Labels {
 			if proxy.Labels[k] != v {
 				return false
@@ -164,11 +171,11 @@ func naiveRule(ps []*api.Object[spec], proxy policy.Proxy, d policy.Destination,
 		for i := range p.Spec.To {
 			t := &p.Spec.To[i]
 			relevant, exact := false, false
-			if t.Target.Kind == "Mesh" {
+			if t.TargetRef.Kind == "Mesh" {
 				relevant, exact = true, d == policy.Destination{}
-			} else if slices.Contains(resolve(t.Target.Kind, t.Target.Labels), d.ID) {
-				exact = t.Target.SectionName == d.Section
-				relevant = exact || t.Target.SectionName == ""
+			} else if slices.Contains(resolve(t.TargetRef.Kind, t.TargetRef.Labels), d.ID) {
+				exact = t.TargetRef.SectionName == d.Section
+				relevant = exact || t.TargetRef.SectionName == ""
 			}
 			if relevant {
 				all = append(all, oneTo{p, t, i})
@@ -179,7 +186,7 @@ func naiveRule(ps []*api.Object[spec], proxy policy.Proxy, d policy.Destination,
 	sort.SliceStable(all, func(i, j int) bool { return naiveLess(all[i], all[j]) })
 	var confs []conf
 	for _, o := range all {
-		confs = append(confs, o.to.Conf)
+		confs = append(confs, o.to.Default)
 		from = append(from, policy.Source{Policy: &o.p.Meta, Index: o.index})
 	}
 	return naiveMerge(confs), from, ok
@@ -269,18 +276,18 @@ func drawMeta(t *rapid.T, kind string, used map[api.ID]bool) api.Meta {
 	return m
 }
 
-func drawTop(t *rapid.T) api.TargetRef {
+func drawTop(t *rapid.T) *api.TargetRef {
 	switch rapid.IntRange(0, 3).Draw(t, "top") {
 	case 0:
-		return api.TargetRef{}
+		return nil
 	case 1:
-		return api.TargetRef{Kind: "Mesh"}
+		return &api.TargetRef{Kind: "Mesh"}
 	}
 	r := api.TargetRef{Kind: "Dataplane", Labels: drawLabels(t, 0)}
 	if rapid.Bool().Draw(t, "section") {
 		r.SectionName = rapid.SampledFrom(sections).Draw(t, "section=")
 	}
-	return r
+	return &r
 }
 
 func drawPolicies(t *rapid.T) []*api.Object[spec] {
@@ -290,17 +297,17 @@ func drawPolicies(t *rapid.T) []*api.Object[spec] {
 		p.Spec.TargetRef = drawTop(t)
 		p.Spec.Default = drawConf(t)
 		for range rapid.IntRange(0, 3).Draw(t, "to") {
-			e := policy.To[conf]{Target: api.TargetRef{Kind: rapid.SampledFrom(targetKinds).Draw(t, "kind")}, Conf: drawConf(t)}
-			if e.Target.Kind != "Mesh" {
-				e.Target.Labels = drawLabels(t, 1)
-				if e.Target.Kind != "MeshHTTPRoute" && rapid.Bool().Draw(t, "port") {
-					e.Target.SectionName = rapid.SampledFrom(sections).Draw(t, "port=")
+			e := policy.To[conf]{TargetRef: api.TargetRef{Kind: rapid.SampledFrom(targetKinds).Draw(t, "kind")}, Default: drawConf(t)}
+			if e.TargetRef.Kind != "Mesh" {
+				e.TargetRef.Labels = drawLabels(t, 1)
+				if e.TargetRef.Kind != "MeshHTTPRoute" && rapid.Bool().Draw(t, "port") {
+					e.TargetRef.SectionName = rapid.SampledFrom(sections).Draw(t, "port=")
 				}
 			}
 			p.Spec.To = append(p.Spec.To, e)
 		}
 		for range rapid.IntRange(0, 3).Draw(t, "rules") {
-			p.Spec.Rules = append(p.Spec.Rules, policy.Inbound[conf]{Matches: drawMatches(t), Conf: drawConf(t)})
+			p.Spec.Rules = append(p.Spec.Rules, policy.Inbound[conf]{Matches: drawMatches(t), Default: drawConf(t)})
 		}
 		return p
 	}), 0, 12).Draw(t, "policies")

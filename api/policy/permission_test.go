@@ -30,12 +30,12 @@ func permit(t interface{ Fatal(...any) }, m api.Meta, top api.TargetRef, rules .
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Spec.TargetRef = top
+	p.Spec.TargetRef = &top
 	return p
 }
 
 func decide(ps []*permission, section string, peer policy.Peer) policy.Verdict {
-	set := policy.NewSet(ps, func(s *api.MeshTrafficPermission) api.TargetRef { return s.TargetRef }, false)
+	set := policy.NewSet(ps, func(s *api.MeshTrafficPermission) *api.TargetRef { return s.TargetRef }, false)
 	selected := set.Select(policy.Proxy{Mesh: "default", Sections: []string{"http", "admin"}})
 	return policy.PermissionsFor(selected, section).Decide(peer)
 }

@@ -163,29 +163,30 @@ type Set[S any] struct {
 }
 
 type candidate[S any] struct {
-	policy *api.Object[S]
-	top    api.TargetRef
-	tier   int
+	policy  *api.Object[S]
+	top     *api.TargetRef // nil: Mesh
+	labels  map[string]string
+	section string
+	tier    int
 }
 
 type labelPair struct{ key, value string }
 
-// NewSet orders the policies. Top reads the spec's targetRef; one without kind
-// is Mesh. Policies with the label kuma.io/effect: shadow are left out unless
+// NewSet orders the policies. Top reads the spec's targetRef; nil is Mesh.
+// Policies with the label kuma.io/effect: shadow are left out unless
 // shadow is set (a question "what if").
-func NewSet[S any](policies []*api.Object[S], top func(*S) api.TargetRef, shadow bool) *Set[S] {
+func NewSet[S any](policies []*api.Object[S], top func(*S) *api.TargetRef, shadow bool) *Set[S] {
 	s := &Set[S]{byPair: map[labelPair][]int{}}
 	for _, p := range policies {
 		if p.Label(api.LabelEffect) == "shadow" && !shadow {
 			continue
 		}
 		ref := top(&p.Spec)
-		if ref.Kind == "" {
-			ref.Kind = "Mesh"
+		c := candidate[S]{policy: p, top: ref, tier: tierOf(&p.Meta, ref)}
+		if ref != nil && ref.Kind == api.RefDataplane {
+			c.labels, c.section = ref.Labels, ref.SectionName
 		}
-		if ref.Kind == "Mesh" || ref.Kind == "Dataplane" {
-			s.ordered = append(s.ordered, candidate[S]{p, ref, tierOf(&p.Meta, ref)})
-		}
+		s.ordered = append(s.ordered, c)
 	}
 	slices.SortFunc(s.ordered, func(a, b candidate[S]) int {
 		if a.tier != b.tier {
@@ -203,19 +204,19 @@ func (s *Set[S]) index() {
 	uses := map[labelPair]int{}
 	keys := map[string]bool{}
 	for _, c := range s.ordered {
-		for key, value := range c.top.Labels {
+		for key, value := range c.labels {
 			uses[labelPair{key, value}]++
 			keys[key] = true
 		}
 	}
 	s.keys = slices.Sorted(maps.Keys(keys))
 	for i, c := range s.ordered {
-		if len(c.top.Labels) == 0 {
+		if len(c.labels) == 0 {
 			s.everyone = append(s.everyone, i)
 			continue
 		}
 		var rarest labelPair
-		for key, value := range c.top.Labels {
+		for key, value := range c.labels {
 			if p := (labelPair{key, value}); rarest == (labelPair{}) || uses[p] < uses[rarest] {
 				rarest = p
 			}
@@ -261,7 +262,7 @@ func (s *Set[S]) Select(p Proxy) []Selected[S] {
 	var out []Selected[S]
 	for _, i := range at {
 		if c := s.ordered[i]; Matches(&c.policy.Meta, c.top, p) {
-			out = append(out, Selected[S]{c.policy, c.top.SectionName, c.tier})
+			out = append(out, Selected[S]{c.policy, c.section, c.tier})
 		}
 	}
 	return out

@@ -21,7 +21,7 @@ func TestSelectEqualsTheReference(t *testing.T) {
 		var got []*api.Object[spec]
 		for _, s := range setOf(ps).Select(proxy) {
 			got = append(got, s.Policy)
-			if s.Section != s.Policy.Spec.TargetRef.SectionName {
+			if s.Section != s.Policy.Spec.top().SectionName {
 				t.Fatalf("%s selected for section %q", s.Policy.ID, s.Section)
 			}
 		}
@@ -136,7 +136,7 @@ func TestInboundRulesEqualTheReference(t *testing.T) {
 		var want [6][]rule // by how exact the match is
 		var catchAll []conf
 		for _, p := range naiveSelect(ps, proxy) {
-			if s := p.Spec.TargetRef.SectionName; s != "" && s != section {
+			if s := p.Spec.top().SectionName; s != "" && s != section {
 				continue
 			}
 			for i, r := range p.Spec.Rules {
@@ -150,9 +150,9 @@ func TestInboundRulesEqualTheReference(t *testing.T) {
 						class++
 					}
 					if class == 5 {
-						catchAll = append(catchAll, r.Conf)
+						catchAll = append(catchAll, r.Default)
 					}
-					want[class] = append(want[class], rule{policy.Source{Policy: &p.Meta, Index: i}, m, asJSON(r.Conf)})
+					want[class] = append(want[class], rule{policy.Source{Policy: &p.Meta, Index: i}, m, asJSON(r.Default)})
 				}
 			}
 		}
@@ -245,10 +245,16 @@ func TestSetEqualSeesEveryRow(t *testing.T) {
 	})
 }
 
+var nothing api.TargetRef
+
 // named makes a policy; options are label pairs.
 func named(name string, top api.TargetRef, labels ...string) *api.Object[spec] {
 	m := api.Meta{ID: api.ID{Kind: "MeshTest", Mesh: "default", Name: name}, Labels: ref("", labels...).Labels}
-	return &api.Object[spec]{Meta: m, Spec: spec{TargetRef: top}}
+	p := &api.Object[spec]{Meta: m}
+	if top.Kind != "" {
+		p.Spec.TargetRef = &top
+	}
+	return p
 }
 
 func section(t api.TargetRef, name string) api.TargetRef {
@@ -265,7 +271,7 @@ func TestOrder(t *testing.T) {
 	}
 	ladder := []*api.Object[spec]{
 		named("m1", mesh, api.LabelOrigin, "global"),
-		named("m0", ref(""), api.LabelOrigin, "global"), // the smaller name wins
+		named("m0", nothing, api.LabelOrigin, "global"), // the smaller name wins
 		named("m2", mesh),
 		named("m3", mesh, zone...),
 		named("m4", mesh, role("producer")...),
@@ -299,7 +305,7 @@ func TestMatches(t *testing.T) {
 		p    *api.Object[spec]
 		want bool
 	}{
-		{"no targetRef", named("p", ref("")), true},
+		{"no targetRef", named("p", nothing), true},
 		{"mesh", named("p", ref("Mesh")), true},
 		{"every proxy", named("p", ref("Dataplane")), true},
 		{"labels", named("p", ref("Dataplane", "app", "web")), true},
@@ -350,11 +356,11 @@ func TestLookupOrder(t *testing.T) {
 	toService, toRoute := ref("MeshService", api.LabelDisplayName, "api"), ref("MeshHTTPRoute", api.LabelDisplayName, "split")
 	p := named("p", ref("Mesh"))
 	p.Spec.To = []policy.To[conf]{
-		{Target: toRoute, Conf: conf{AppendList: []string{"route"}}},
-		{Target: section(toService, "http"), Conf: conf{AppendList: []string{"port"}}},
-		{Target: ref("MeshService", api.LabelDisplayName, "gone"), Conf: conf{AppendList: []string{"gone"}}},
-		{Target: toService, Conf: conf{AppendList: []string{"service"}}},
-		{Target: ref("Mesh"), Conf: conf{AppendList: []string{"mesh"}}},
+		{TargetRef: toRoute, Default: conf{AppendList: []string{"route"}}},
+		{TargetRef: section(toService, "http"), Default: conf{AppendList: []string{"port"}}},
+		{TargetRef: ref("MeshService", api.LabelDisplayName, "gone"), Default: conf{AppendList: []string{"gone"}}},
+		{TargetRef: toService, Default: conf{AppendList: []string{"service"}}},
+		{TargetRef: ref("Mesh"), Default: conf{AppendList: []string{"mesh"}}},
 	}
 	rules := policy.NewToRules(setOf([]*api.Object[spec]{p}).Select(policy.Proxy{Mesh: "default"}), tos, resolve, policy.NewRule)
 	port, grpc := policy.Destination{ID: service, Section: "http"}, policy.Destination{ID: service, Section: "grpc"}
@@ -386,7 +392,7 @@ func TestMergeIsLazyAndOnce(t *testing.T) {
 	var ps []*api.Object[spec]
 	for i := range 10 {
 		p := named(fmt.Sprint("p", i), ref("Mesh"))
-		p.Spec.To = []policy.To[conf]{{Target: ref("Mesh")}, {Target: ref("MeshService", "app", "shop")}}
+		p.Spec.To = []policy.To[conf]{{TargetRef: ref("Mesh")}, {TargetRef: ref("MeshService", "app", "shop")}}
 		ps = append(ps, p)
 	}
 	merges := 0
@@ -409,7 +415,7 @@ func TestMergeIsLazyAndOnce(t *testing.T) {
 // Queries of one round look the same rule up at once.
 func TestLookupFromManyGoroutines(t *testing.T) {
 	p, q := named("p", ref("Mesh")), named("q", ref("Mesh"))
-	p.Spec.To = []policy.To[conf]{{Target: ref("Mesh"), Conf: conf{A: new(1)}}}
+	p.Spec.To = []policy.To[conf]{{TargetRef: ref("Mesh"), Default: conf{A: new(1)}}}
 	q.Spec.To = p.Spec.To
 	rules := policy.NewToRules(setOf([]*api.Object[spec]{p, q}).Select(policy.Proxy{Mesh: "default"}), tos, nil, policy.NewRule)
 	got := make(chan policy.Rule[conf])
@@ -459,7 +465,7 @@ func BenchmarkToRules(b *testing.B) {
 	var ps []*api.Object[spec]
 	for i := range 1000 {
 		p := named(fmt.Sprint("p", i), ref("Mesh"))
-		p.Spec.To = []policy.To[conf]{{Target: ref("MeshService", "app", fmt.Sprint(i)), Conf: conf{A: new(i)}}}
+		p.Spec.To = []policy.To[conf]{{TargetRef: ref("MeshService", "app", fmt.Sprint(i)), Default: conf{A: new(i)}}}
 		ps = append(ps, p)
 	}
 	s := setOf(ps)

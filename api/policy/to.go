@@ -10,10 +10,11 @@ import (
 	"github.com/atoll-mesh/atoll/api"
 )
 
-// To is one element of a policy's to list.
+// To is one element of a policy's to list. The element types of package api
+// have the same fields and convert: To[api.MeshTimeoutConf](element).
 type To[C any] struct {
-	Target api.TargetRef
-	Conf   C
+	TargetRef api.TargetRef
+	Default   C
 }
 
 // Destination is a real resource that a proxy calls, or a route to it. Section
@@ -60,7 +61,7 @@ func NewToRules[S, C, R any](selected []Selected[S], to func(*S) []To[C], resolv
 	var all []entry
 	for _, s := range selected {
 		for i, e := range to(&s.Policy.Spec) {
-			if r, ok := targetRank(e.Target); ok {
+			if r, ok := targetRank(e.TargetRef); ok {
 				all = append(all, entry{ranked{Source{&s.Policy.Meta, i}, s.tier*targetRanks + r}, e})
 			}
 		}
@@ -73,7 +74,7 @@ func NewToRules[S, C, R any](selected []Selected[S], to func(*S) []To[C], resolv
 	t.merge = func(at []int) R {
 		steps := make([]Step[C], len(at))
 		for i, p := range at {
-			steps[i] = Step[C]{all[p].Source, all[p].Conf}
+			steps[i] = Step[C]{all[p].Source, all[p].Default}
 		}
 		return merge(steps)
 	}
@@ -87,12 +88,12 @@ func NewToRules[S, C, R any](selected []Selected[S], to func(*S) []To[C], resolv
 	}
 	for i, e := range all {
 		t.origin[i] = e.ranked
-		if e.Target.Kind == "Mesh" {
+		if e.TargetRef.Kind == api.RefMesh {
 			add(Destination{}, i)
 			continue
 		}
-		for _, id := range resolve(e.Target.Kind, e.Target.Labels) {
-			add(Destination{id, e.Target.SectionName}, i)
+		for _, id := range resolve(e.TargetRef.Kind, e.TargetRef.Labels) {
+			add(Destination{id, e.TargetRef.SectionName}, i)
 		}
 	}
 	return t
@@ -127,18 +128,18 @@ const targetRanks = 6
 
 func targetRank(ref api.TargetRef) (rank int, ok bool) {
 	switch ref.Kind {
-	case "Mesh":
+	case api.RefMesh:
 		return 0, true
-	case "MeshService":
+	case api.RefService:
 		if ref.SectionName != "" {
 			return 2, true
 		}
 		return 1, true
-	case "MeshExternalService":
+	case api.RefExternalService:
 		return 3, true
-	case "MeshMultiZoneService":
+	case api.RefMultiZoneService:
 		return 4, true
-	case "MeshHTTPRoute":
+	case api.RefHTTPRoute:
 		return 5, true
 	}
 	return 0, false // a form that is no longer in use selects nothing
