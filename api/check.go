@@ -1,0 +1,132 @@
+package api
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Checks that several kinds share. None may reach [Kinds]: the kinds refer to
+// their validation.
+
+// checkTop judges the top-level targetRef of a policy. Sections are for
+// policies that say something about inbounds.
+func checkTop(ref *TargetRef, inbound bool, r *Report) {
+	if ref == nil {
+		return
+	}
+	if ref.Kind == RefMesh {
+		checkNoLabels(*ref, r)
+		checkNoSection(*ref, r)
+	} else if ref.SectionName != "" && !inbound {
+		r.At("sectionName").Add("can only be used with inbound policies")
+	}
+}
+
+// checkTo judges the targetRef of a `to` item; kinds are those of the policy.
+func checkTo(ref TargetRef, kinds []string, r *Report) {
+	if !slices.Contains(kinds, ref.Kind) {
+		r.At("kind").Add("value '%s' is not supported; allowed here: %s", ref.Kind, strings.Join(kinds, ", "))
+		return
+	}
+	switch ref.Kind {
+	case RefMesh:
+		checkNoLabels(ref, r)
+		checkNoSection(ref, r)
+	case RefExternalService, RefHTTPRoute:
+		checkSomeLabels(ref.Kind, ref.Labels, r)
+		checkNoSection(ref, r)
+	default:
+		checkSomeLabels(ref.Kind, ref.Labels, r)
+	}
+}
+
+func checkNoLabels(ref TargetRef, r *Report) {
+	if len(ref.Labels) > 0 {
+		r.At("labels").Add("must not be set with kind %s", ref.Kind)
+	}
+}
+
+func checkSomeLabels(kind string, labels map[string]string, r *Report) {
+	if len(labels) == 0 {
+		r.At("labels").Add("must be set when kind is %s", kind)
+	}
+}
+
+func checkNoSection(ref TargetRef, r *Report) {
+	if ref.SectionName != "" {
+		r.At("sectionName").Add("must not be set with kind %s", ref.Kind)
+	}
+}
+
+func checkBackend(ref BackendRef, r *Report) {
+	checkSomeLabels(ref.Kind, ref.Labels, r)
+	switch {
+	case ref.Kind == RefExternalService && ref.SectionName != "":
+		r.At("sectionName").Add("must not be set with kind %s", ref.Kind)
+	case ref.Kind == RefMultiZoneService && ref.Port == 0:
+		r.At("port").Add("must be defined")
+	}
+}
+
+func checkMatch(m Match, r *Report) {
+	if m.SpiffeID != nil {
+		if _, err := spiffeid.FromString(m.SpiffeID.Value); err != nil {
+			r.At("spiffeID").Add("must be a valid Spiffe ID: %v", err)
+		}
+	}
+	if m.SNI != nil && (len(m.SNI.Value) > 253 || !dnsSubdomain.MatchString(m.SNI.Value)) {
+		r.At("sni").Add("must be a lowercase RFC 1123 subdomain")
+	}
+}
+
+// checkHost judges an address that others dial: an IP address or a DNS name.
+func checkHost(s string, r *Report) {
+	ip, err := netip.ParseAddr(s)
+	switch {
+	case err == nil && ip.IsUnspecified():
+		r.Add("must not be 0.0.0.0 or ::")
+	case err == nil:
+	case len(s) > 253 || !dnsSubdomain.MatchString(strings.ToLower(strings.TrimSuffix(s, "."))):
+		r.Add("address has to be valid IP address or domain name")
+	}
+}
+
+// checkIP judges an address that must not need DNS; empty is allowed.
+func checkIP(s string, r *Report) {
+	if _, err := netip.ParseAddr(s); s != "" && err != nil {
+		r.Add("address has to be valid IP address")
+	}
+}
+
+func checkNotNegative(d *Duration, r *Report) {
+	if d != nil && d.Duration < 0 {
+		r.Add("must not be negative when defined")
+	}
+}
+
+// check notes what is missing or superfluous in a source of bytes.
+func (d *SecureDataSource) check(r *Report) {
+	members := []struct {
+		typ, field string
+		set        bool
+	}{
+		{"File", "file", d.File != nil},
+		{"Secret", "secretRef", d.SecretRef != nil},
+		{"EnvVar", "envVar", d.EnvVar != nil},
+		{"InsecureInline", "insecureInline", d.InsecureInline != nil},
+	}
+	for _, m := range members {
+		switch {
+		case m.typ == d.Type && !m.set:
+			r.At(m.field).Add("must be defined")
+		case m.typ != d.Type && m.set:
+			r.At(m.field).Add("must not be defined with type %s", d.Type)
+		}
+	}
+	if d.File != nil && (!strings.HasPrefix(d.File.Path, "/") || slices.Contains(strings.Split(d.File.Path, "/"), "..")) {
+		r.At("file.path").Add("must be an absolute path without '..'")
+	}
+}

@@ -1,0 +1,328 @@
+package api
+
+import (
+	"cmp"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Dataplane is a proxy: the address of a workload, what it listens on and what
+// it calls. A zone proxy is a Dataplane with listeners.
+type Dataplane struct {
+	_ struct{} `gone:"probes" use:"networking.inbound[].serviceProbe"`
+	_ struct{} `gone:"metrics" use:"MeshMetric"`
+
+	Networking Networking `json:"networking" req:"true"`
+}
+
+// Networking is how a proxy is reached and what it reaches.
+type Networking struct {
+	_ struct{} `gone:"advertisedAddress" use:"MeshZoneAddress"`
+	_ struct{} `gone:"ingress" use:"networking.listeners with type ZoneIngress"`
+
+	// Address is the IP address or DNS name under which other proxies reach it.
+	Address             string               `json:"address,omitempty"`
+	Admin               *EnvoyAdmin          `json:"admin,omitempty"`
+	Inbound             []Inbound            `json:"inbound,omitempty"`
+	Outbound            []Outbound           `json:"outbound,omitempty"`
+	Gateway             *Gateway             `json:"gateway,omitempty"`
+	TransparentProxying *TransparentProxying `json:"transparentProxying,omitempty"`
+	Listeners           []ZoneListener       `json:"listeners,omitempty"`
+}
+
+// EnvoyAdmin is Envoy's own administration.
+type EnvoyAdmin struct {
+	Port uint32 `json:"port,omitempty" max:"65535"`
+}
+
+// Inbound is a port of the workload.
+type Inbound struct {
+	_ struct{} `gone:"tags" use:"labels of the Dataplane, and protocol of the inbound"`
+
+	// Name is the section by which policies and services name it; the port as
+	// text when empty.
+	Name string `json:"name,omitempty"`
+	// Address is an IP address; networking.address when empty.
+	Address string `json:"address,omitempty"`
+	Port    uint32 `json:"port" req:"true" min:"1" max:"65535"`
+	// ServicePort and ServiceAddress are where the workload itself listens;
+	// Port and Address when unset.
+	ServicePort    uint32 `json:"servicePort,omitempty" max:"65535"`
+	ServiceAddress string `json:"serviceAddress,omitempty"`
+	// Protocol is grpc, http, http2, tcp; also read: tls, mysql. Empty: tcp.
+	Protocol string `json:"protocol,omitempty"`
+	// State Ignored cannot be called, but has an identity.
+	State        string        `json:"state,omitempty" enum:"Ready,NotReady,Ignored" default:"Ready"`
+	Health       *Health       `json:"health,omitempty"`
+	ServiceProbe *ServiceProbe `json:"serviceProbe,omitempty"`
+}
+
+// Health is what is known of a workload from elsewhere.
+type Health struct {
+	Ready bool `json:"ready,omitempty"`
+}
+
+// ServiceProbe is how the proxy checks its workload. An inbound with a probe is
+// not ready until the first answer.
+type ServiceProbe struct {
+	Interval           *ProtoDuration `json:"interval,omitempty"`
+	Timeout            *ProtoDuration `json:"timeout,omitempty"`
+	UnhealthyThreshold *uint32        `json:"unhealthyThreshold,omitempty"`
+	HealthyThreshold   *uint32        `json:"healthyThreshold,omitempty"`
+	TCP                *TCPProbe      `json:"tcp,omitempty"`
+}
+
+// TCPProbe checks that the port accepts connections.
+type TCPProbe struct{}
+
+// Outbound is a local port behind which a service is.
+type Outbound struct {
+	_ struct{} `gone:"tags" use:"backendRef"`
+
+	// Address is an IP address; 127.0.0.1 when empty.
+	Address    string             `json:"address,omitempty"`
+	Port       uint32             `json:"port" req:"true" min:"1" max:"65535"`
+	BackendRef OutboundBackendRef `json:"backendRef" req:"true"`
+}
+
+// OutboundBackendRef names a port of a service by the name of the service at
+// this control plane or by labels (the oldest match).
+type OutboundBackendRef struct {
+	Kind   string            `json:"kind" req:"true" enum:"MeshService,MeshExternalService,MeshMultiZoneService"`
+	Name   string            `json:"name,omitempty"`
+	Port   uint32            `json:"port,omitempty" max:"65535"`
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// Gateway marks the proxy of a gateway of the user's own: traffic into it is
+// not in the mesh.
+type Gateway struct {
+	Type string            `json:"type,omitempty" enum:"DELEGATED" default:"DELEGATED"`
+	Tags map[string]string `json:"tags,omitempty"`
+}
+
+// TransparentProxying says that the host redirects traffic to the proxy.
+type TransparentProxying struct {
+	_ struct{} `gone:"reachableServices" use:"reachableBackends"`
+	_ struct{} `gone:"redirectPortInboundV6" use:"ipFamilyMode"`
+
+	RedirectPortInbound  uint32 `json:"redirectPortInbound,omitempty" max:"65535"`
+	RedirectPortOutbound uint32 `json:"redirectPortOutbound,omitempty" max:"65535"`
+	IPFamilyMode         string `json:"ipFamilyMode,omitempty" enum:"UnSpecified,DualStack,IPv4,IPv6"`
+	// DirectAccessServices are names of services that are called by the
+	// addresses of their members; * means all.
+	DirectAccessServices []string `json:"directAccessServices,omitempty"`
+	// ReachableBackends nil: everything is reachable.
+	ReachableBackends *ReachableBackends `json:"reachableBackends,omitempty"`
+}
+
+// ReachableBackends are the only services the proxy calls; none: nothing.
+type ReachableBackends struct {
+	Refs []ReachableBackendRef `json:"refs,omitempty"`
+}
+
+// ReachableBackendRef names a service by name and namespace or by labels.
+type ReachableBackendRef struct {
+	Kind      string            `json:"kind" req:"true" enum:"MeshService,MeshExternalService,MeshMultiZoneService"`
+	Name      string            `json:"name,omitempty"`
+	Namespace string            `json:"namespace,omitempty"`
+	Port      *uint32           `json:"port,omitempty" min:"1" max:"65535"`
+	Labels    map[string]string `json:"labels,omitempty"`
+}
+
+// ZoneListener is where a zone proxy takes traffic from or to other zones.
+type ZoneListener struct {
+	Type    string `json:"type" req:"true" enum:"ZoneIngress,ZoneEgress" enumFrom:"1"`
+	Address string `json:"address,omitempty"`
+	Port    uint32 `json:"port" req:"true" min:"1" max:"65535"`
+	// Name is the section by which policies name it; the port as text when empty.
+	Name  string `json:"name,omitempty"`
+	State string `json:"state,omitempty" enum:"Ready,NotReady" default:"Ready"`
+}
+
+// Dataplanes are written in zones and reported to global.
+var Dataplanes = newKind(Kind[Dataplane]{
+	Facts: Facts{
+		Name: "Dataplane", Plural: "dataplanes", Short: "dp", Scope: MeshScope, Flow: Up,
+		Flat: true, ZoneOnly: true,
+	},
+	Default: func(s *Dataplane) {
+		for i, in := range s.Networking.Inbound {
+			if in.ServiceProbe != nil && in.Health == nil {
+				s.Networking.Inbound[i].Health = &Health{}
+			}
+		}
+	},
+	Validate: validateDataplane,
+})
+
+// Section is the name by which policies and services name the inbound.
+func (in Inbound) Section() string { return cmp.Or(in.Name, strconv.Itoa(int(in.Port))) }
+
+// Healthy reports whether the inbound may get traffic.
+func (in Inbound) Healthy() bool {
+	return (in.State == "" || in.State == "Ready") && (in.Health == nil || in.Health.Ready)
+}
+
+// Section is the name by which policies name the listener.
+func (l ZoneListener) Section() string { return cmp.Or(l.Name, strconv.Itoa(int(l.Port))) }
+
+// Ready reports whether the listener may get traffic.
+func (l ZoneListener) Ready() bool { return l.State == "" || l.State == "Ready" }
+
+var (
+	tagName  = regexp.MustCompile(`^[a-zA-Z0-9.\-_:/]*$`)
+	tagValue = regexp.MustCompile(`^[a-zA-Z0-9.\-_:]*$`)
+)
+
+func validateDataplane(_ *Meta, s *Dataplane, r *Report) {
+	n, at := &s.Networking, r.At("networking")
+	checkAddress(n.Address, at.At("address"))
+	if n.Gateway != nil {
+		n.Gateway.check(at.At("gateway"))
+		if len(n.Inbound) > 0 {
+			at.At("inbound").Add("inbound cannot be defined for gateways")
+		}
+		if len(n.Listeners) > 0 {
+			at.At("listeners").Add("listeners cannot be defined for gateways")
+		}
+	}
+	for i, in := range n.Inbound {
+		in.check(at.Index("inbound", i))
+	}
+	for i, out := range n.Outbound {
+		out.check(at.Index("outbound", i))
+	}
+	n.checkAdmin(at)
+	n.checkListeners(at)
+	if tp := n.TransparentProxying; tp != nil && tp.ReachableBackends != nil {
+		for i, ref := range tp.ReachableBackends.Refs {
+			ref.check(at.At("transparentProxying.reachableBackends").Index("refs", i))
+		}
+	}
+}
+
+func checkAddress(s string, r *Report) {
+	if s == "" {
+		r.Add("address can't be empty")
+		return
+	}
+	checkHost(s, r)
+}
+
+// checkAdmin: Envoy's administration listens on the loopback address.
+func (n *Networking) checkAdmin(r *Report) {
+	if n.Admin == nil || n.Admin.Port == 0 {
+		return
+	}
+	for _, in := range n.Inbound {
+		if in.Port == n.Admin.Port && cmp.Or(in.Address, n.Address) == "127.0.0.1" {
+			r.At("admin.port").Add("must differ from the port of inbound %s on 127.0.0.1", in.Section())
+		}
+	}
+	for i, out := range n.Outbound {
+		if out.Port == n.Admin.Port && cmp.Or(out.Address, "127.0.0.1") == "127.0.0.1" {
+			r.At("admin.port").Add("must differ from the port of outbound[%d] on 127.0.0.1", i)
+		}
+	}
+}
+
+func (n *Networking) checkListeners(r *Report) {
+	names := map[string]bool{}
+	taken := map[string]bool{}
+	socket := func(address string, port uint32) string {
+		return net.JoinHostPort(address, strconv.Itoa(int(port)))
+	}
+	for _, in := range n.Inbound {
+		names[in.Section()] = true
+		taken[socket(cmp.Or(in.Address, n.Address), in.Port)] = true
+	}
+	types := map[string]string{}
+	for i, l := range n.Listeners {
+		at := r.Index("listeners", i)
+		checkAddress(l.Address, at.At("address"))
+		if names[l.Section()] {
+			at.At("name").Add("name %q is already used by another inbound or listener", l.Section())
+		}
+		names[l.Section()] = true
+		key := socket(l.Address, l.Port)
+		switch other, again := types[key]; {
+		case taken[key]:
+			at.At("port").Add("%s collides with an inbound listener", key)
+		case again && other != l.Type:
+			at.At("port").Add("%s is used by listeners of different types", key)
+		case again:
+			at.At("port").Add("%s is already used by another listener", key)
+		}
+		types[key] = l.Type
+	}
+}
+
+func (in *Inbound) check(r *Report) {
+	checkIP(in.Address, r.At("address"))
+	checkIP(in.ServiceAddress, r.At("serviceAddress"))
+	switch strings.ToLower(in.Protocol) {
+	case "", "grpc", "http", "http2", "tcp", "tls", "mysql":
+	default:
+		r.At("protocol").Add("has an invalid value %q. Allowed values: grpc, http, http2, tcp", in.Protocol)
+	}
+	if p := in.ServiceProbe; p != nil {
+		at := r.At("serviceProbe")
+		for field, d := range map[string]*ProtoDuration{"interval": p.Interval, "timeout": p.Timeout} {
+			if d != nil && d.Duration <= 0 {
+				at.At(field).Add("must be greater than 0")
+			}
+		}
+		for field, n := range map[string]*uint32{"unhealthyThreshold": p.UnhealthyThreshold, "healthyThreshold": p.HealthyThreshold} {
+			if n != nil && *n == 0 {
+				at.At(field).Add("must be greater than 0")
+			}
+		}
+	}
+}
+
+func (out *Outbound) check(r *Report) {
+	checkIP(out.Address, r.At("address"))
+	ref, at := out.BackendRef, r.At("backendRef")
+	if ref.Name == "" && len(ref.Labels) == 0 {
+		at.Add("either 'name' or 'labels' must be set")
+	}
+	if ref.Port == 0 && ref.Kind != RefExternalService {
+		at.At("port").Add("port must be in the range [1, 65535]")
+	}
+}
+
+func (g *Gateway) check(r *Report) {
+	if len(g.Tags) == 0 {
+		return
+	}
+	if g.Tags[LabelService] == "" {
+		r.Key("tags", LabelService).Add("tag has to exist")
+	}
+	for _, name := range sortedKeys(g.Tags) {
+		value, at := g.Tags[name], r.Key("tags", name)
+		switch {
+		case value == "":
+			at.Add("tag value cannot be empty")
+		case !tagName.MatchString(name):
+			at.Add("tag name must consist of alphanumeric characters, dots, dashes, slashes, colons and underscores")
+		case !tagValue.MatchString(value):
+			at.Add("tag value must consist of alphanumeric characters, dots, dashes, colons and underscores")
+		case name == LabelProtocol && value != "tcp":
+			at.Add("other values than TCP are not allowed")
+		}
+	}
+}
+
+func (ref *ReachableBackendRef) check(r *Report) {
+	switch {
+	case ref.Name != "" && len(ref.Labels) > 0:
+		r.Add("either 'name' or 'labels' must be set, not both")
+	case ref.Name == "" && len(ref.Labels) == 0:
+		r.Add("either 'name' or 'labels' must be set")
+	case ref.Namespace != "" && ref.Name == "":
+		r.At("name").Add("must be set when namespace is set")
+	}
+}

@@ -1,0 +1,247 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Decode turns the written spec into a row; see [AnyKind].
+func (k *Kind[S]) Decode(m Meta, spec json.RawMessage, strict bool, r *Report) Row {
+	m.Kind = k.Name
+	o := &Object[S]{Meta: m, Written: compact(spec)}
+	at := r
+	if !k.Flat {
+		at = r.At("spec")
+	}
+	before := len(r.Faults())
+	tree, err := readTree(spec)
+	if err != nil {
+		at.Add("must be an object: %v", err)
+		return o
+	}
+	if k.Upgrade != nil {
+		k.Upgrade(tree, at)
+	}
+	checkShape(k.shape, tree, strict, k.Flat, at)
+	if len(r.Faults()) > before {
+		return o // meaning is checked on what has the right shape
+	}
+	body, err := json.Marshal(tree)
+	if err == nil {
+		err = json.Unmarshal(body, &o.Spec)
+	}
+	if err != nil {
+		at.Add("%v", err)
+		return o
+	}
+	if k.Default != nil {
+		k.Default(&o.Spec)
+	}
+	if k.Validate != nil {
+		k.Validate(&o.Meta, &o.Spec, at)
+	}
+	return o
+}
+
+// Unknown lists the paths in the written spec that no field matches.
+func (k *Kind[S]) Unknown(spec json.RawMessage) []string {
+	tree, err := readTree(spec)
+	if err != nil {
+		return nil
+	}
+	var r Report
+	if k.Upgrade != nil {
+		k.Upgrade(tree, &r)
+	}
+	return unknownFields(k.shape, tree)
+}
+
+// readTree keeps numbers as they are written, so that no digit is lost.
+func readTree(spec json.RawMessage) (map[string]any, error) {
+	tree := map[string]any{}
+	dec := json.NewDecoder(bytes.NewReader(orEmpty(spec)))
+	dec.UseNumber()
+	if err := dec.Decode(&tree); err != nil {
+		return nil, err
+	}
+	if tree == nil { // null
+		tree = map[string]any{}
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, errors.New("there is more after the object")
+	}
+	return tree, nil
+}
+
+func orEmpty(spec json.RawMessage) json.RawMessage {
+	if len(spec) == 0 {
+		return json.RawMessage("{}")
+	}
+	return spec
+}
+
+func compact(spec json.RawMessage) json.RawMessage {
+	var b bytes.Buffer
+	if json.Compact(&b, orEmpty(spec)) != nil {
+		return spec
+	}
+	return b.Bytes()
+}
+
+// Document is a resource as people write and read it, in either shape: flat
+// kinds keep their spec fields beside type and name, the others under spec.
+type Document struct {
+	Type   string
+	Mesh   string
+	Name   string
+	Labels map[string]string
+	Spec   json.RawMessage
+}
+
+// metaFields are the fields of a document that are not spec in the flat shape.
+// Those that a control plane computes are accepted and ignored, because a
+// document that was read may be written back.
+var metaFields = map[string]bool{
+	"type": true, "mesh": true, "name": true, "labels": true, "spec": false,
+	"creationTime": true, "modificationTime": true, "kri": true, "snis": true, "status": true,
+}
+
+// ParseDocument splits a JSON document. Faults are those of the envelope; the
+// spec is judged by the kind (see [AnyKind]). The kind is nil when `type` is
+// missing or names no kind.
+func ParseDocument(body []byte, r *Report) (Document, AnyKind) {
+	var d Document
+	fields := map[string]json.RawMessage{}
+	if err := json.Unmarshal(body, &fields); err != nil {
+		r.Add("must be a JSON object: %v", err)
+		return d, nil
+	}
+	read := func(name string, into any) {
+		if raw, ok := fields[name]; ok {
+			if err := json.Unmarshal(raw, into); err != nil {
+				r.At(name).Add("must be a %s", map[bool]string{true: "map of strings", false: "string"}[name == "labels"])
+			}
+		}
+	}
+	read("type", &d.Type)
+	read("mesh", &d.Mesh)
+	read("name", &d.Name)
+	read("labels", &d.Labels)
+	if d.Type == "" {
+		r.At("type").Add("cannot be empty")
+		return d, nil
+	}
+	k, ok := ByName(d.Type)
+	if !ok {
+		r.At("type").Add("unknown kind %q%s", d.Type, didYouMean(d.Type, kindNames()))
+		return d, nil
+	}
+	if k.Info().Flat {
+		for name := range metaFields {
+			if metaFields[name] {
+				delete(fields, name)
+			}
+		}
+		d.Spec, _ = json.Marshal(fields) // raw messages always encode
+		return d, k
+	}
+	spec, ok := fields["spec"]
+	if !ok || string(spec) == "null" {
+		r.At("").Add(".spec in body is required")
+	}
+	d.Spec = spec
+	for _, name := range sortedKeys(fields) {
+		if _, known := metaFields[name]; !known {
+			r.At(name).Add("unknown field%s", didYouMean(name, []string{"type", "mesh", "name", "labels", "spec"}))
+		}
+	}
+	return d, k
+}
+
+// CheckMeta notes the faults of name, mesh and labels of a document that is
+// written at this control plane.
+func CheckMeta(k AnyKind, d Document, site Site, r *Report) {
+	if reason := CheckName(d.Name); reason != "" {
+		r.At("name").Add("%s", reason)
+	} else if k.Info().DNSName {
+		if reason := CheckDNSLabel(d.Name); reason != "" {
+			r.At("name").Add("%s", reason)
+		}
+	}
+	if k.Info().Scope == MeshScope {
+		if reason := CheckMeshName(d.Mesh); reason != "" {
+			r.At("mesh").Add("%s", reason)
+		}
+	}
+	checkLabels(k, d, site, r)
+}
+
+func checkLabels(k AnyKind, d Document, site Site, r *Report) {
+	for _, name := range sortedKeys(d.Labels) {
+		value := d.Labels[name]
+		at := r.Key("labels", name)
+		if reason := checkLabelName(name); reason != "" {
+			at.Add("%s", reason)
+		}
+		if reason := checkLabelValue(value); reason != "" {
+			at.Add("%s", reason)
+		}
+	}
+	origin, has := d.Labels[LabelOrigin]
+	at := r.Key("labels", LabelOrigin)
+	switch {
+	case has && origin != OriginGlobal && origin != OriginZone:
+		at.Add("unknown resource origin %q", origin)
+	case has && site.IsGlobal() && origin != OriginGlobal:
+		at.Add("the origin label must be set to 'global'")
+	case site.Federated && !k.Info().Flat && origin != OriginZone:
+		at.Add("the origin label must be set to 'zone'")
+	}
+	if z, ok := d.Labels[LabelZone]; ok && z != site.Zone && origin != OriginGlobal {
+		if site.IsGlobal() {
+			r.Key("labels", LabelZone).Add("must not be set at global: it says in which zone a resource was written")
+		} else {
+			r.Key("labels", LabelZone).Add("%s label should have %s value", LabelZone, site.Zone)
+		}
+	}
+	if m, ok := d.Labels[LabelMesh]; ok && k.Info().Scope == MeshScope && m != d.Mesh && origin != OriginGlobal {
+		r.Key("labels", LabelMesh).Add("%s label must not differ from mesh set on resource", LabelMesh)
+	}
+	if role, ok := d.Labels[LabelPolicyRole]; ok && k.Info().Policy != nil && role != "system" {
+		r.Key("labels", LabelPolicyRole).Add("%s label should have system value, got %s", LabelPolicyRole, role)
+	}
+}
+
+// Strings of label rules follow Kubernetes: qualified names and label values.
+func checkLabelName(name string) string {
+	prefix, rest, found := cutLast(name, '/')
+	if found && (len(prefix) > 253 || !dnsSubdomain.MatchString(prefix)) {
+		return fmt.Sprintf("prefix part %q must be a lowercase RFC 1123 subdomain", prefix)
+	}
+	if rest == "" || len(rest) > 63 || !labelChars.MatchString(rest) {
+		return "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character, at most 63"
+	}
+	return ""
+}
+
+func checkLabelValue(value string) string {
+	if len(value) > 63 {
+		return "must be no more than 63 characters"
+	}
+	if value != "" && !labelChars.MatchString(value) {
+		return "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"
+	}
+	return ""
+}
+
+func cutLast(s string, sep byte) (before, after string, found bool) {
+	for i := len(s) - 1; i >= 0; i-- {
+		if s[i] == sep {
+			return s[:i], s[i+1:], true
+		}
+	}
+	return "", s, false
+}

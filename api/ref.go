@@ -1,0 +1,124 @@
+package api
+
+// TargetRef says what a policy, or a part of it, is about.
+type TargetRef struct {
+	_ struct{} `gone:"name,namespace" use:"labels kuma.io/display-name and k8s.kuma.io/namespace"`
+	_ struct{} `gone:"tags" use:"labels"`
+	_ struct{} `gone:"mesh,proxyTypes" use:""`
+
+	Kind   string            `json:"kind" req:"true"`
+	Labels map[string]string `json:"labels,omitempty"`
+	// SectionName is an inbound or listener of a Dataplane, or a port of a
+	// service: its name, or its number as text when it has none.
+	SectionName string `json:"sectionName,omitempty"`
+}
+
+// Kinds that a reference may name.
+const (
+	RefMesh             = "Mesh"
+	RefDataplane        = "Dataplane"
+	RefService          = "MeshService"
+	RefExternalService  = "MeshExternalService"
+	RefMultiZoneService = "MeshMultiZoneService"
+	RefHTTPRoute        = "MeshHTTPRoute"
+)
+
+// BackendRef names a port of a service that traffic is sent to.
+type BackendRef struct {
+	_ struct{} `gone:"name,namespace" use:"labels kuma.io/display-name and k8s.kuma.io/namespace"`
+	_ struct{} `gone:"tags" use:"labels"`
+	_ struct{} `gone:"mesh" use:""`
+
+	Kind        string            `json:"kind" req:"true" enum:"MeshService,MeshExternalService,MeshMultiZoneService"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	SectionName string            `json:"sectionName,omitempty"`
+	// Weight is the share relative to the other references; nil is 1.
+	Weight *uint `json:"weight,omitempty" min:"0" max:"4294967295"`
+	// Port is the number of the port, if SectionName does not name it.
+	Port uint32 `json:"port,omitempty" min:"1" max:"65535"`
+}
+
+// Match tells callers apart; both conditions must hold. The zero value matches
+// every caller.
+type Match struct {
+	SpiffeID *SpiffeIDMatch `json:"spiffeID,omitempty"`
+	SNI      *SNIMatch      `json:"sni,omitempty"`
+}
+
+// SpiffeIDMatch matches the SPIFFE ID in the caller's certificate.
+type SpiffeIDMatch struct {
+	Type  string `json:"type" req:"true" enum:"Exact,Prefix"`
+	Value string `json:"value" req:"true"`
+}
+
+// SNIMatch matches the server name that the caller asked for.
+type SNIMatch struct {
+	Type  string `json:"type" req:"true" enum:"Exact"`
+	Value string `json:"value" req:"true"`
+}
+
+// HeaderMatch matches a request header. Present and Absent have no value.
+type HeaderMatch struct {
+	Type  string `json:"type,omitempty" enum:"Exact,Present,RegularExpression,Absent,Prefix" default:"Exact"`
+	Name  string `json:"name" req:"true" minLen:"1" maxLen:"256" pattern:"^[a-z0-9!#$%&'*+\\-.^_\\x60|~]+$"`
+	Value string `json:"value,omitempty"`
+}
+
+// LabelSelector selects what carries all the labels; none select everything.
+type LabelSelector struct {
+	MatchLabels map[string]string `json:"matchLabels,omitempty"`
+}
+
+// Condition is one statement about the state of a resource.
+type Condition struct {
+	Type    string `json:"type" req:"true"`
+	Status  string `json:"status" req:"true" enum:"True,False,Unknown"`
+	Reason  string `json:"reason,omitempty"`
+	Message string `json:"message,omitempty"`
+}
+
+// Address is a host name under which a service can be called.
+type Address struct {
+	Hostname string `json:"hostname,omitempty"`
+	// Origin is HostnameGenerator or Kubernetes.
+	Origin               string   `json:"origin,omitempty"`
+	HostnameGeneratorRef *CoreRef `json:"hostnameGeneratorRef,omitempty"`
+}
+
+// CoreRef names a resource by its name at this control plane.
+type CoreRef struct {
+	CoreName string `json:"coreName"`
+}
+
+// SecureDataSource says where secret bytes are.
+type SecureDataSource struct {
+	_ struct{} `gone:"secret" use:"type: Secret with secretRef"`
+	_ struct{} `gone:"inline,inlineString" use:"type: InsecureInline with insecureInline"`
+
+	Type           string        `json:"type" req:"true" enum:"File,Secret,EnvVar,InsecureInline"`
+	File           *FileSource   `json:"file,omitempty"`
+	SecretRef      *SecretRef    `json:"secretRef,omitempty"`
+	EnvVar         *EnvVarSource `json:"envVar,omitempty"`
+	InsecureInline *InlineSource `json:"insecureInline,omitempty"`
+}
+
+// FileSource is a file of the control plane; the path is absolute.
+type FileSource struct {
+	Path string `json:"path" req:"true" minLen:"1"`
+}
+
+// SecretRef names a Secret of the same mesh.
+type SecretRef struct {
+	Kind string `json:"kind" req:"true" enum:"Secret"`
+	Name string `json:"name" req:"true" minLen:"1"`
+}
+
+// EnvVarSource is an environment variable of the control plane.
+type EnvVarSource struct {
+	Name string `json:"name" req:"true" minLen:"1"`
+}
+
+// InlineSource is the bytes as text, readable by whoever can read the resource.
+type InlineSource struct {
+	Value string `json:"value" req:"true" minLen:"1"`
+}

@@ -1,0 +1,88 @@
+package api
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Fault is one thing wrong with a document.
+type Fault struct {
+	// Field is the JSON path from the root of the document, such as
+	// spec.to[0].targetRef.kind; empty for the document as a whole.
+	Field string `json:"field"`
+	// Reason says what is wrong and, where it can, what would be right.
+	Reason string `json:"reason"`
+}
+
+func (f Fault) String() string {
+	if f.Field == "" {
+		return f.Reason
+	}
+	return f.Field + ": " + f.Reason
+}
+
+// Report collects every fault of a document. The zero value is ready to use.
+// A sub-report made by At, Field or Index adds to its parent.
+type Report struct {
+	root   *Report
+	path   string
+	faults []Fault
+}
+
+func (r *Report) top() *Report {
+	if r.root != nil {
+		return r.root
+	}
+	return r
+}
+
+// At is the report of a place below this one; path is written as it continues.
+func (r *Report) At(path string) *Report {
+	sub := &Report{root: r.top(), path: r.path}
+	if path != "" && sub.path != "" && path[0] != '[' {
+		sub.path += "."
+	}
+	sub.path += path
+	return sub
+}
+
+// Index is the report of element i of a list field: At("to[0]").
+func (r *Report) Index(field string, i int) *Report {
+	return r.At(fmt.Sprintf("%s[%d]", field, i))
+}
+
+// Key is the report of a key of a map field: At(`labels["key"]`).
+func (r *Report) Key(field, key string) *Report {
+	return r.At(fmt.Sprintf("%s[%q]", field, key))
+}
+
+// Add notes a fault here.
+func (r *Report) Add(format string, args ...any) {
+	t := r.top()
+	t.faults = append(t.faults, Fault{Field: r.path, Reason: fmt.Sprintf(format, args...)})
+}
+
+// Faults returns all that was noted, in order.
+func (r *Report) Faults() []Fault { return r.top().faults }
+
+// Path is where this report stands.
+func (r *Report) Path() string { return r.path }
+
+// Err returns nil when there is no fault, else an *Invalid.
+func (r *Report) Err() error {
+	if len(r.Faults()) == 0 {
+		return nil
+	}
+	return &Invalid{Faults: r.Faults()}
+}
+
+// Invalid is the error of a document with faults.
+type Invalid struct{ Faults []Fault }
+
+func (e *Invalid) Error() string {
+	lines := make([]string, len(e.Faults))
+	for i, f := range e.Faults {
+		lines[i] = f.String()
+	}
+	return strings.Join(lines, "; ")
+}

@@ -1,0 +1,77 @@
+package api
+
+// Roles of policies: who stands behind a policy decides whom it may concern
+// and which of two wins. On Universal, and in the system namespace, all are
+// system; in other namespaces the shape decides.
+const (
+	RoleSystem        = "system"
+	RoleProducer      = "producer"
+	RoleConsumer      = "consumer"
+	RoleWorkloadOwner = "workload-owner"
+)
+
+// PolicyRole computes the role of a policy from its namespace and the targetRefs
+// of its `to` items. ok is false when producer and consumer items are mixed,
+// which makes the policy invalid.
+func PolicyRole(namespace, systemNamespace string, to []TargetRef) (role string, ok bool) {
+	if namespace == "" || namespace == systemNamespace {
+		return RoleSystem, true
+	}
+	if len(to) == 0 {
+		return RoleWorkloadOwner, true
+	}
+	producers := 0
+	for _, ref := range to {
+		if isProducer(ref, namespace) {
+			producers++
+		}
+	}
+	switch producers {
+	case len(to):
+		return RoleProducer, true
+	case 0:
+		return RoleConsumer, true
+	}
+	return "", false
+}
+
+// isProducer: the item is about a service of the policy's own namespace.
+func isProducer(ref TargetRef, namespace string) bool {
+	if ref.Kind != RefService && ref.Kind != RefHTTPRoute || ref.Labels[LabelDisplayName] == "" {
+		return false
+	}
+	for name, value := range ref.Labels {
+		if name != LabelDisplayName && (name != LabelNamespace || value != namespace) {
+			return false
+		}
+	}
+	return true
+}
+
+// Targets lists the targetRefs of the `to` items of a policy; nil for kinds
+// without.
+func Targets(row Row) []TargetRef {
+	var refs []TargetRef
+	switch s := row.Body().(type) {
+	case *MeshTimeout:
+		for _, to := range s.To {
+			refs = append(refs, to.TargetRef)
+		}
+	case *MeshHTTPRoute:
+		for _, to := range s.To {
+			refs = append(refs, to.TargetRef)
+		}
+	}
+	return refs
+}
+
+// crossesAsProducer: a policy goes on to other zones when it says that it
+// speaks for a service, and does.
+func crossesAsProducer(row Row) bool {
+	m := row.Head()
+	if m.Label(LabelPolicyRole) != RoleProducer {
+		return false
+	}
+	role, ok := PolicyRole(m.Label(LabelNamespace), "", Targets(row))
+	return ok && role == RoleProducer
+}

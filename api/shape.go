@@ -1,0 +1,427 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Shape is what a JSON value may look like: made once of the Go struct of a
+// spec and its tags. It is the one source of validation, of the published
+// schemas and of the reference. The tags of a field are
+//
+//	req:"true"           must be there
+//	enum:"A,B"           one of these; enumFrom:"1" is the protobuf number of the first (0)
+//	min, max             bounds of a number
+//	minItems, maxItems   bounds of a list
+//	minLen, maxLen       bounds of a text
+//	pattern              a regular expression for text
+//	default              what absence means
+//	kinds:"A,B"          enum of the `kind` inside a reference
+//	gone:"a,b" use:"c"   on a blank field: older names, refused with the replacement
+type Shape struct {
+	// Type is object, array, string, integer, number, boolean, or empty: anything.
+	Type string
+	// Format says more of a text: duration, proto-duration, date-time, byte, int-or-string, uint64.
+	Format string
+	// Fields of an object with fixed fields, in the order of the struct.
+	Fields []Field
+	// Elem is the shape of list elements, or of the values of an object without
+	// fixed fields.
+	Elem *Shape
+	// Gone maps older names of fields to what replaces them.
+	Gone map[string]string
+
+	Enum               []string
+	Default            string
+	Pattern            string
+	Min, Max           *float64
+	MinItems, MaxItems *int
+	MinLen, MaxLen     *int
+
+	pattern  *regexp.Regexp
+	enumFrom int
+	leaf     reflect.Type // has its own JSON form
+}
+
+// Field is a field of an object.
+type Field struct {
+	Name     string
+	Required bool
+	Shape    *Shape
+}
+
+func (s *Shape) field(name string) *Field {
+	for i := range s.Fields {
+		if s.Fields[i].Name == name {
+			return &s.Fields[i]
+		}
+	}
+	return nil
+}
+
+func (s *Shape) names() []string {
+	names := make([]string, len(s.Fields))
+	for i, f := range s.Fields {
+		names[i] = f.Name
+	}
+	return names
+}
+
+// leafOf names the types that have a JSON form of their own.
+func leafOf(t reflect.Type) (format string, ok bool) {
+	switch t {
+	case reflect.TypeFor[Duration]():
+		return "duration", true
+	case reflect.TypeFor[ProtoDuration]():
+		return "proto-duration", true
+	case reflect.TypeFor[IntOrString]():
+		return "int-or-string", true
+	case reflect.TypeFor[Uint64]():
+		return "uint64", true
+	case reflect.TypeFor[time.Time]():
+		return "date-time", true
+	case reflect.TypeFor[[]byte]():
+		return "byte", true
+	}
+	return "", false
+}
+
+func shapeOf(t reflect.Type) *Shape {
+	if t.Kind() == reflect.Pointer {
+		return shapeOf(t.Elem())
+	}
+	if format, ok := leafOf(t); ok {
+		return &Shape{Type: "string", Format: format, leaf: t}
+	}
+	if t == reflect.TypeFor[json.RawMessage]() {
+		return &Shape{Type: "object", Elem: &Shape{}}
+	}
+	bounded := func(lo, hi float64) *Shape { return &Shape{Type: "integer", Min: &lo, Max: &hi} }
+	switch t.Kind() {
+	case reflect.Struct:
+		return structShape(t)
+	case reflect.Slice:
+		return &Shape{Type: "array", Elem: shapeOf(t.Elem())}
+	case reflect.Map:
+		return &Shape{Type: "object", Elem: shapeOf(t.Elem())}
+	case reflect.String:
+		return &Shape{Type: "string"}
+	case reflect.Bool:
+		return &Shape{Type: "boolean"}
+	case reflect.Int32:
+		return bounded(math.MinInt32, math.MaxInt32)
+	case reflect.Uint, reflect.Uint32:
+		return bounded(0, math.MaxUint32)
+	case reflect.Interface:
+		return &Shape{}
+	}
+	panic("api: no JSON shape for " + t.String()) // a spec is made of the types above
+}
+
+func structShape(t reflect.Type) *Shape {
+	s := &Shape{Type: "object", Fields: []Field{}, Gone: map[string]string{}}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if old, ok := f.Tag.Lookup("gone"); ok {
+			for name := range strings.SplitSeq(old, ",") {
+				s.Gone[name] = f.Tag.Get("use")
+			}
+			continue
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		s.Fields = append(s.Fields, Field{Name: name, Required: f.Tag.Get("req") == "true", Shape: tagged(shapeOf(f.Type), f)})
+	}
+	return s
+}
+
+// tagged completes a fresh shape with the tags of the field that has it.
+func tagged(s *Shape, f reflect.StructField) *Shape {
+	number := func(tag string, into **float64) {
+		if v, err := strconv.ParseFloat(f.Tag.Get(tag), 64); err == nil {
+			*into = &v
+		}
+	}
+	whole := func(tag string, into **int) {
+		if v, err := strconv.Atoi(f.Tag.Get(tag)); err == nil {
+			*into = &v
+		}
+	}
+	list := func(tag string) []string {
+		if v := f.Tag.Get(tag); v != "" {
+			return strings.Split(v, ",")
+		}
+		return nil
+	}
+	number("min", &s.Min)
+	number("max", &s.Max)
+	whole("minItems", &s.MinItems)
+	whole("maxItems", &s.MaxItems)
+	whole("minLen", &s.MinLen)
+	whole("maxLen", &s.MaxLen)
+	s.Enum, s.Default, s.Pattern = list("enum"), f.Tag.Get("default"), f.Tag.Get("pattern")
+	s.enumFrom, _ = strconv.Atoi(f.Tag.Get("enumFrom"))
+	if s.Pattern != "" {
+		s.pattern = regexp.MustCompile(s.Pattern)
+	}
+	if kinds := list("kinds"); kinds != nil {
+		s.field("kind").Shape.Enum = kinds
+	}
+	return s
+}
+
+// checker compares a JSON tree with a shape and notes every fault at once. It
+// changes the tree, which is the caller's own copy: what is unknown or null
+// goes, defaults come, and the looser forms that protobuf JSON allows (numbers
+// as text, enums as numbers) become the ordinary ones.
+type checker struct {
+	strict, flat bool
+	unknown      []string
+}
+
+func checkShape(s *Shape, tree map[string]any, strict, flat bool, r *Report) {
+	(&checker{strict: strict, flat: flat}).object(s, tree, r)
+}
+
+// unknownFields lists the paths in the tree that no field matches.
+func unknownFields(s *Shape, tree map[string]any) []string {
+	var c checker
+	c.object(s, tree, &Report{})
+	return c.unknown
+}
+
+func (c *checker) object(s *Shape, tree map[string]any, r *Report) {
+	for _, name := range sortedKeys(tree) {
+		if tree[name] == nil {
+			delete(tree, name)
+			continue
+		}
+		if s.Fields == nil {
+			tree[name] = c.value(s.Elem, tree[name], r.Key("", name))
+			continue
+		}
+		if s.field(name) != nil {
+			continue
+		}
+		delete(tree, name) // else encoding/json would match it by another case
+		at := r.At(name)
+		c.unknown = append(c.unknown, at.Path())
+		if !c.strict {
+			continue
+		}
+		if use, old := s.Gone[name]; !old {
+			at.Add("unknown field%s", didYouMean(name, s.names()))
+		} else if use == "" {
+			at.Add("is no longer supported and has no replacement")
+		} else {
+			at.Add("is no longer supported; use %s", use)
+		}
+	}
+	for _, f := range s.Fields {
+		v, ok := tree[f.Name]
+		switch {
+		case ok:
+			tree[f.Name] = c.value(f.Shape, v, r.At(f.Name))
+		case f.Required:
+			r.At(f.Name).Add("in body is required")
+		case f.Shape.Default != "" && f.Shape.Type == "integer":
+			tree[f.Name] = json.Number(f.Shape.Default)
+		case f.Shape.Default != "":
+			tree[f.Name] = f.Shape.Default
+		}
+	}
+}
+
+func (c *checker) value(s *Shape, v any, r *Report) any {
+	if s.leaf != nil {
+		c.leaf(s, v, r)
+		return v
+	}
+	wrong := func() any {
+		r.Add("in body must be of type %s: %q", s.Type, typeName(v))
+		return v
+	}
+	switch s.Type {
+	case "object":
+		tree, ok := v.(map[string]any)
+		if !ok {
+			return wrong()
+		}
+		c.object(s, tree, r)
+	case "array":
+		list, ok := v.([]any)
+		if !ok {
+			return wrong()
+		}
+		c.list(s, list, r)
+	case "boolean":
+		if _, ok := v.(bool); !ok {
+			return wrong()
+		}
+	case "integer":
+		if text, ok := v.(string); ok && c.flat {
+			v = json.Number(text)
+		}
+		n, ok := v.(json.Number)
+		whole, isWhole := wholeNumber(n)
+		if !ok || !isWhole {
+			return wrong()
+		}
+		c.number(s, whole, r)
+		return json.Number(strconv.FormatFloat(whole, 'f', 0, 64))
+	case "string":
+		if n, ok := v.(json.Number); ok && c.flat && s.Enum != nil {
+			if i, err := strconv.Atoi(string(n)); err == nil && i >= s.enumFrom && i-s.enumFrom < len(s.Enum) {
+				v = s.Enum[i-s.enumFrom]
+			}
+		}
+		text, ok := v.(string)
+		if !ok {
+			return wrong()
+		}
+		c.text(s, text, r)
+	}
+	return v
+}
+
+func (c *checker) list(s *Shape, list []any, r *Report) {
+	if s.MinItems != nil && len(list) < *s.MinItems {
+		r.Add("in body should have at least %d items", *s.MinItems)
+	}
+	if s.MaxItems != nil && len(list) > *s.MaxItems {
+		r.Add("in body should have at most %d items", *s.MaxItems)
+	}
+	for i, v := range list {
+		list[i] = c.value(s.Elem, v, r.Index("", i))
+	}
+}
+
+func (c *checker) number(s *Shape, n float64, r *Report) {
+	switch {
+	case s.Enum != nil:
+		c.oneOf(s, strconv.FormatFloat(n, 'f', 0, 64), r)
+	case s.Min != nil && n < *s.Min:
+		r.Add("in body should be greater than or equal to %.0f", *s.Min)
+	case s.Max != nil && n > *s.Max:
+		r.Add("in body should be less than or equal to %.0f", *s.Max)
+	}
+}
+
+func (c *checker) text(s *Shape, text string, r *Report) {
+	length := len([]rune(text))
+	switch {
+	case s.Enum != nil:
+		c.oneOf(s, text, r)
+	case s.MinLen != nil && length < *s.MinLen:
+		r.Add("in body should be at least %d chars long", *s.MinLen)
+	case s.MaxLen != nil && length > *s.MaxLen:
+		r.Add("in body should be at most %d chars long", *s.MaxLen)
+	case s.pattern != nil && !s.pattern.MatchString(text):
+		r.Add("in body should match '%s'", s.Pattern)
+	}
+}
+
+func (c *checker) oneOf(s *Shape, text string, r *Report) {
+	if !slices.Contains(s.Enum, text) {
+		r.Add("in body should be one of %v", s.Enum)
+	}
+}
+
+func (c *checker) leaf(s *Shape, v any, r *Report) {
+	body, err := json.Marshal(v)
+	if err == nil {
+		err = json.Unmarshal(body, reflect.New(s.leaf).Interface())
+	}
+	switch {
+	case err == nil:
+	case s.Format == "date-time":
+		r.Add("must be a time such as \"2006-01-02T15:04:05Z\"")
+	case s.Format == "byte":
+		r.Add("must be bytes in base64")
+	default:
+		r.Add("%v", err)
+	}
+}
+
+func wholeNumber(n json.Number) (float64, bool) {
+	v, err := strconv.ParseFloat(string(n), 64)
+	return v, err == nil && v == math.Trunc(v) && math.Abs(v) <= 1<<53
+}
+
+func typeName(v any) string {
+	switch v.(type) {
+	case map[string]any:
+		return "object"
+	case []any:
+		return "array"
+	case string:
+		return "string"
+	case bool:
+		return "boolean"
+	case nil:
+		return "null"
+	}
+	return "number"
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// didYouMean ends a message about a name that is not known with the known name
+// it resembles, or with all known names if they are few, or with nothing.
+func didYouMean(name string, known []string) string {
+	plain := func(s string) string { return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s)) }
+	best, distance := "", len(name)/3+1
+	for _, k := range known {
+		if plain(k) == plain(name) {
+			return fmt.Sprintf("; did you mean %q?", k)
+		}
+		if d := edits(plain(name), plain(k)); d < distance || d == distance && best == "" && d < len(k) {
+			best, distance = k, d
+		}
+	}
+	switch {
+	case best != "":
+		return fmt.Sprintf("; did you mean %q?", best)
+	case len(known) > 0 && len(known) <= 8:
+		return "; known here: " + strings.Join(known, ", ")
+	}
+	return ""
+}
+
+// edits is the Levenshtein distance; long names, which come from outside, are
+// not compared.
+func edits(a, b string) int {
+	if len(a) > 64 || len(b) > 64 {
+		return 64
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			next := min(row[j+1]+1, row[j]+1, diagonal+cost)
+			diagonal, row[j+1] = row[j+1], next
+		}
+	}
+	return row[len(b)]
+}
