@@ -20,12 +20,12 @@
 //	            ▼
 //	   []Selected, low ─▶ high; the later wins
 //	            │
-//	   ┌────────┴─────────┬──────────────────────┬────────────────┐
-//	   ▼ to[]             ▼ rules[]              ▼ default         ▼ MeshTrafficPermission
-//	NewToRules          InboundRules           Single           PermissionsFor
-//	   │ Lookup(dest)     │ CatchAll              │                │ Decide(peer)
-//	   ▼                  ▼                       ▼                ▼
-//	 Rule{Conf, Steps} ◀── Merge ── Step{Source, Conf}…          Verdict
+//	   ┌────────┴─────┬──────────────────┬──────────────────┐
+//	   ▼ to[]         ▼ rules[]          ▼ default          ▼ MeshTrafficPermission
+//	NewToRules     InboundRules        Single          PermissionsFor
+//	   │ Lookup       │ CatchAll         │                  │ Decide
+//	   ▼              ▼                  ▼                  ▼
+//	 Rule{Conf, Steps} ◀── Merge ── Step{Source, Conf}…   Verdict
 //
 // A [Rule] keeps the steps it was merged from. [Rule.Explain] tells for each
 // field which step set it.
