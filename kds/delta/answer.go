@@ -59,8 +59,8 @@ func (c *channel) refuse(f *flight, text string, guilty func(string, []Item) map
 		}
 		sl.item, sl.unsure = f.held[i], true
 		c.slots[n] = sl
-		if len(f.items) > 0 {
-			c.mark(n) // the items are to blame, as far as we know
+		if _, again := c.unsent[n]; again || len(f.items) > 0 {
+			c.mark(n) // it is back, or the items are to blame as far as we know
 		} else {
 			c.setAside(n, "", text)
 		}
@@ -132,29 +132,36 @@ func blame(text string, items []Item, guilty func(string, []Item) map[string]str
 //
 // A name counts only in these positions, so that a name which merely occurs in another's reason stays innocent.
 func Named(text string, items []Item) map[string]string {
-	var found map[string]string
+	starts := map[string]int{}
 	for _, it := range items {
 		n := it.ItemName()
-		for from := 0; ; {
-			i := strings.Index(text[from:], n+": ")
-			if i < 0 {
+		for at := index(text, n, 0); at >= 0; at = index(text, n, at+1) {
+			if b := text[:at]; b == "" || strings.HasSuffix(b, "(s) ") || strings.HasSuffix(b, "\n") || strings.HasSuffix(b, ", ") {
+				starts[n] = at
 				break
 			}
-			at := from + i
-			from = at + 1
-			before := text[:at]
-			if before != "" && !strings.HasSuffix(before, "(s) ") && !strings.HasSuffix(before, "\n") && !strings.HasSuffix(before, ", ") {
-				continue
-			}
-			if found == nil {
-				found = map[string]string{}
-			}
-			reason, _, _ := strings.Cut(text[at+len(n)+2:], "\n")
-			found[n] = reason
-			break
 		}
 	}
+	found := map[string]string{}
+	for n, at := range starts {
+		end := len(text)
+		for _, other := range starts {
+			if other > at {
+				end = min(end, other)
+			}
+		}
+		reason, _, _ := strings.Cut(text[at+len(n)+2:end], "\n")
+		found[n] = strings.TrimSuffix(reason, ", ")
+	}
 	return found
+}
+
+// index of the name as the beginning of a reason, from a position on; -1 if there is none.
+func index(text, name string, from int) int {
+	if i := strings.Index(text[from:], name+": "); i >= 0 {
+		return from + i
+	}
+	return -1
 }
 
 // split parts suspects for the next two tries: those that the text quotes from the others, else halves.

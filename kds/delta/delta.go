@@ -292,7 +292,7 @@ func (c *channel) subscribe(name, version string, held bool) {
 	if held && sl.item == nil && !sl.named {
 		sl.item, sl.owed = &claim{name, version}, awaited
 	} else {
-		sl.item, sl.owed = nil, true
+		sl.owed = true
 		delete(c.rejected, name)
 	}
 	sl.named = true
@@ -305,7 +305,8 @@ func (c *channel) unsubscribe(name string) {
 	switch {
 	case !ok || !sl.named:
 	case c.wild: // the peer cannot know whether the name is still covered: it must be told
-		c.put(name, slot{owed: true})
+		sl.named, sl.owed = false, true
+		c.put(name, sl)
 		c.mark(name)
 	default:
 		c.forget(name)

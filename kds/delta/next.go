@@ -42,6 +42,20 @@ func (s *Session) lookAll(c *channel, src Source) {
 		s.look(c, src, n)
 	}
 	c.dirty = nil
+	c.tidy()
+}
+
+// tidy lets go of what a burst left behind: maps do not shrink by themselves.
+func (c *channel) tidy() {
+	if len(c.unsent) == 0 {
+		c.unsent, c.queue, c.suspects = nil, nil, nil
+	}
+	if len(c.gone) == 0 {
+		c.gone = nil
+	}
+	if len(c.rejected) == 0 {
+		c.rejected = nil
+	}
 }
 
 // look decides what a name needs: to be sent, to be removed, or nothing.
@@ -53,24 +67,32 @@ func (s *Session) look(c *channel, src Source, name string) {
 	s.stats.Looks++
 	cur, ok := src.Get(c.Type, name)
 	if !ok {
+		_, pending := c.unsent[name]
 		delete(c.rejected, name)
 		delete(c.unsent, name)
 		switch {
-		case sl.item == nil && sl.owed:
+		case sl.owed: // the peer waits for an answer, so even what it held goes at once
+			delete(c.gone, name)
 			c.send(name, nil)
 		case sl.item != nil || sl.unsure:
 			if c.gone == nil {
 				c.gone = map[string]uint64{}
 			}
-			if _, already := c.gone[name]; !already {
-				c.gone[name] = s.epoch
+			if _, already := c.gone[name]; already {
+				break
+			}
+			c.gone[name] = s.epoch
+			if len(c.after) > 0 && (pending || sl.unsure || c.flight != nil) {
+				// A sweep under way may rely on an update of this referrer that now never comes: the peer lets go of
+				// what it names only with this removal, so it belongs to any sweep, before what it names.
+				c.gone[name] = 0
 			}
 		}
 		return
 	}
 	delete(c.gone, name)
 	if r, set := c.rejected[name]; set {
-		if r.Version == cur.ItemVersion() {
+		if r.Version == cur.ItemVersion() && !sl.owed { // whoever waits for an answer gets it, and may refuse it again
 			delete(c.unsent, name)
 			return
 		}
@@ -111,11 +133,13 @@ func (c *channel) blocked() bool {
 	return false
 }
 
-// pinned: a refusal may have left the peer with an older item that still names things of this type.
+// pinned: a refusal left the peer with an older item that may still name things of this type.
 func (c *channel) pinned() bool {
-	for _, n := range c.namedBy {
-		if len(n.rejected) > 0 {
-			return true
+	for _, by := range c.namedBy {
+		for n := range by.rejected {
+			if by.slots[n].item != nil {
+				return true
+			}
 		}
 	}
 	return false
@@ -151,11 +175,11 @@ func (s *Session) send(c *channel, src Source) *Message {
 	if !blocked {
 		c.reply = false
 	}
-	if len(c.unsent) == 0 {
-		c.unsent, c.queue, c.suspects = nil, nil, nil
-	}
+	c.tidy()
 	if s.said(c) {
 		f.epoch, m.Last, c.complete = s.epoch-1, true, true
+	} else if m.First {
+		c.reply = c.wild && s.order.AnswerEmpty // the last part must come even if what it would bring vanishes
 	}
 	s.nonce++
 	m.Nonce = strconv.FormatUint(s.nonce, 10)
@@ -201,11 +225,15 @@ func (s *Session) take(c *channel, m *Message, f *flight, src Source, name strin
 	delete(c.unsent, name)
 	sl := c.slots[name]
 	sl.owed = false
-	if it == nil { // an answer, not a removal: nothing was held
+	if it == nil {
 		m.Removed = append(m.Removed, name)
-		if sl.named {
+		switch {
+		case sl.item != nil || sl.unsure:
+			f.removed, f.held = append(f.removed, name), append(f.held, sl.item)
+			c.put(name, slot{named: sl.named})
+		case sl.named:
 			c.put(name, sl)
-		} else {
+		default:
 			delete(c.slots, name)
 		}
 		return
@@ -262,23 +290,21 @@ func (s *Session) remove(c *channel, m *Message, f *flight, room int) {
 		f.removed, f.held = append(f.removed, n), append(f.held, sl.item)
 		c.put(n, slot{named: sl.named})
 	}
-	if len(c.gone) == 0 {
-		c.gone = nil
-	}
 }
 
 // sweep is the one round of removals that is under way. Names that go meanwhile belong to the next round, so that a
 // round always ends.
 //
 //	idle ─ something is gone ─▶ settling ─ epoch passed ─▶ draining ─ time passed ─▶ removing ─ sent ─▶ answering ─┐
-//	  ▲                                                       ▲                                                    │
-//	  └────────────────────── nothing left ◀──────────────────┴──────────── another type left ◀────────────────────┘
+//	  ▲                            ▲                                                                               │
+//	  └────── nothing left ◀───────┴──────────────────────────── another type left ◀───────────────────────────────┘
 type sweep struct {
-	phase phase
-	epoch uint64
-	due   time.Time
-	of    *channel
-	nonce string
+	phase   phase
+	epoch   uint64 // names that went until the end of this one
+	barrier uint64 // settled when this epoch has passed
+	due     time.Time
+	of      *channel
+	nonce   string
 }
 
 type phase uint8
@@ -303,9 +329,10 @@ func (s *Session) advance(now time.Time) {
 			if s.removable(math.MaxUint64) == nil {
 				return
 			}
-			*w = sweep{phase: settling, epoch: s.close()}
+			w.phase, w.epoch = settling, s.close()
+			w.barrier = w.epoch
 		case settling:
-			if !s.passed(w.epoch) {
+			if !s.passed(w.barrier) {
 				return
 			}
 			w.phase, w.due = draining, now.Add(s.order.Drain)
@@ -329,7 +356,7 @@ func (s *Session) advance(now time.Time) {
 			case w.of: // the message was cut
 				w.phase = removing
 			default:
-				w.phase, w.due = draining, now.Add(s.order.Drain)
+				w.phase, w.barrier = settling, s.close()
 			}
 		}
 	}

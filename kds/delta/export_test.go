@@ -1,0 +1,21 @@
+package delta
+
+// Leftovers counts everything that a session holds beyond its plan, Plan the names in its plan.
+func (s *Session) Leftovers() int {
+	n := 0
+	for _, c := range s.channels {
+		n += len(c.dirty) + len(c.unsent) + len(c.queue) + len(c.gone) + len(c.suspects) + len(c.rejected)
+		if c.dirty != nil || c.unsent != nil || c.queue != nil || c.suspects != nil || c.flight != nil {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *Session) Plan() int {
+	n := 0
+	for _, c := range s.channels {
+		n += len(c.slots)
+	}
+	return n
+}
