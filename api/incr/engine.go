@@ -26,7 +26,7 @@ type Engine struct {
 	age     uint64 // the round whose grace begins now: the present one, or the next between rounds
 	spots   map[db.Touch]*spot
 	leaving map[uint64][]*node // by the round in which they go if still unused
-	faulty  map[*node]uint64   // failing nodes → first round in which no use was found, or 0
+	faulty  map[*node]struct{} // nodes whose last run failed
 	report  Round              // what the round under way, or the next, will return
 	total   struct{ ran, changed, released uint64 }
 	held    int
@@ -63,7 +63,7 @@ func WithGrace(rounds int) Option {
 func New(s *db.Snapshot, opts ...Option) *Engine {
 	e := &Engine{
 		grace: 16, workers: make([]*worker, runtime.GOMAXPROCS(0)), at: s, age: 1,
-		spots: map[db.Touch]*spot{}, leaving: map[uint64][]*node{}, faulty: map[*node]uint64{},
+		spots: map[db.Touch]*spot{}, leaving: map[uint64][]*node{}, faulty: map[*node]struct{}{},
 		wake: make(chan struct{}, 1),
 	}
 	for _, o := range opts {
@@ -246,7 +246,7 @@ func (e *Engine) settleOutcome(o outcome) {
 		n.fault = &fault{err: o.err, kids: len(kids), spots: len(spots)}
 		kids = append(kids, without(targets(oldKids), kids)...)
 		spots = append(spots, without(targets(oldSpots), spots)...)
-		e.faulty[n] = 0
+		e.faulty[n] = struct{}{}
 		e.report.Failures = append(e.report.Failures, n.failure())
 	} else if was != nil {
 		delete(e.faulty, n)

@@ -16,16 +16,22 @@ func (e *Engine) unused(n *node) {
 func (e *Engine) leave() {
 	due := e.leaving[e.round]
 	delete(e.leaving, e.round)
-	due = append(due, e.tangled()...)
+	e.sweep(due)
+	e.sweep(e.tangled())
+}
+
+func (e *Engine) sweep(due []*node) {
 	for len(due) > 0 {
 		n := due[len(due)-1]
 		due = due[:len(due)-1]
-		if n.gone || n.used() || n.lost != 0 && n.lost+e.grace > e.round {
-			continue
+		if !n.gone && !n.used() && e.overdue(n) {
+			due = append(due, e.drop(n)...)
 		}
-		due = append(due, e.drop(n)...)
 	}
 }
+
+// overdue tells whether the grace has passed since n lost a use other than by a release.
+func (e *Engine) overdue(n *node) bool { return n.lost == 0 || n.lost+e.grace <= e.round }
 
 // drop takes n out of the graph and returns those that it was the last to use.
 func (e *Engine) drop(n *node) (orphans []*node) {
@@ -42,7 +48,7 @@ func (e *Engine) drop(n *node) (orphans []*node) {
 	relink(n, &n.kids, nil, func(k *node) {
 		switch {
 		case k.gone || k.used():
-		case k.lost+e.grace > e.round && k.lost != 0:
+		case !e.overdue(k):
 			e.unused(k)
 		default:
 			orphans = append(orphans, k)
@@ -58,32 +64,24 @@ func (e *Engine) drop(n *node) (orphans []*node) {
 // ring has been left: its edges are cut after the grace. It returns the nodes that
 // became unused by it.
 func (e *Engine) tangled() (orphans []*node) {
-	for n, since := range e.faulty {
-		ring := e.left(n)
-		switch {
-		case ring == nil:
-			e.faulty[n] = 0
-		case since == 0 && e.grace > 0:
-			e.faulty[n] = e.round
-		case e.round-max(since, 1) >= e.grace || e.grace == 0:
-			for m := range ring {
-				if !m.gone {
-					orphans = append(orphans, e.drop(m)...)
-				}
+	for n := range e.faulty {
+		for m := range e.left(n) {
+			if !m.gone {
+				orphans = append(orphans, e.drop(m)...)
 			}
 		}
 	}
 	return orphans
 }
 
-// left returns n and everything above it if none of that is held or on its way out,
-// else nil.
+// left returns n and everything above it if none of that is held, on its way out or
+// within its grace, else nil.
 func (e *Engine) left(n *node) map[*node]struct{} {
 	seen := map[*node]struct{}{n: {}}
 	for todo := []*node{n}; len(todo) > 0; {
 		m := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		if m.root != nil || len(m.uses) == 0 {
+		if m.root != nil || len(m.uses) == 0 || !e.overdue(m) {
 			return nil
 		}
 		for _, u := range m.uses {
