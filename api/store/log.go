@@ -27,6 +27,8 @@ type Log struct {
 	sizes   []int
 	bytes   int
 	dropped Revision
+	// gaps counts the calls of Gap.
+	gaps uint64
 	// more is closed, and replaced, when a commit is appended.
 	more chan struct{}
 }
@@ -64,16 +66,36 @@ func (l *Log) Append(commits ...Batch) {
 		drop++
 	}
 	l.commits, l.sizes = slices.Delete(l.commits, 0, drop), slices.Delete(l.sizes, 0, drop)
+	l.wake()
+}
+
+// Gap has every follower read all rows anew, because it is not known which
+// commits happened: the medium failed while one was written.
+func (l *Log) Gap() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gaps++
+	l.wake()
+}
+
+func (l *Log) wake() {
 	close(l.more)
 	l.more = make(chan struct{})
 }
 
-// after returns the commit that follows the revision. Without one it returns
-// either behind, if that commit is gone, or what is closed when one comes.
-func (l *Log) after(r Revision) (b Batch, ok, behind bool, more <-chan struct{}) {
+func (l *Log) gap() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r < l.dropped {
+	return l.gaps
+}
+
+// after returns the commit that follows the revision. Without one it returns
+// either behind, if that commit is gone or there was a gap since, or what is
+// closed when one comes.
+func (l *Log) after(r Revision, gaps uint64) (b Batch, ok, behind bool, more <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r < l.dropped || gaps != l.gaps {
 		return Batch{}, false, true, nil
 	}
 	i, _ := slices.BinarySearchFunc(l.commits, r+1, func(b Batch, r Revision) int {
@@ -91,6 +113,7 @@ func (l *Log) after(r Revision) (b Batch, ok, behind bool, more <-chan struct{})
 func (l *Log) Follow(ctx context.Context, closed <-chan struct{}, all func() (Batch, error)) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		var at Revision
+		var gaps uint64
 		for behind := true; ; {
 			select {
 			case <-ctx.Done():
@@ -102,6 +125,7 @@ func (l *Log) Follow(ctx context.Context, closed <-chan struct{}, all func() (Ba
 			}
 			var b Batch
 			if behind {
+				gaps = l.gap()
 				var err error
 				if b, err = all(); err != nil {
 					yield(Batch{}, err)
@@ -111,7 +135,7 @@ func (l *Log) Follow(ctx context.Context, closed <-chan struct{}, all func() (Ba
 			} else {
 				var ok bool
 				var more <-chan struct{}
-				if b, ok, behind, more = l.after(at); !ok {
+				if b, ok, behind, more = l.after(at, gaps); !ok {
 					if behind {
 						continue
 					}

@@ -177,6 +177,18 @@ func RecordOf(row api.Row) Record {
 	}
 }
 
+// RecordFor is a record of a spec that the control plane itself wrote. Labels,
+// times and owner are left to the caller. The spec must be one that can be
+// encoded as JSON, as those of all kinds can.
+func RecordFor(k api.AnyKind, id api.ID, spec any) Record {
+	id.Kind = k.Info().Name
+	raw, err := json.Marshal(spec)
+	if err != nil {
+		panic("store: spec of " + id.String() + " cannot be encoded: " + err.Error())
+	}
+	return Record{ID: id, Spec: raw}
+}
+
 // ByID orders records by ID: kind, mesh, zone, namespace, name.
 func ByID(a, b Record) int { return compareID(a.ID, b.ID) }
 
