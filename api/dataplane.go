@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"maps"
 	"net"
 	"regexp"
 	"strconv"
@@ -155,8 +156,32 @@ var Dataplanes = newKind(Kind[Dataplane]{
 			}
 		}
 	},
+	Label:    dataplaneLabels,
 	Validate: validateDataplane,
 })
+
+// dataplaneLabels adds the workload, by which services and identities find the
+// proxy, and which kinds of zone proxy it is.
+func dataplaneLabels(m *Meta, s *Dataplane) map[string]string {
+	labels := maps.Clone(m.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	if labels[LabelWorkload] == "" && len(s.Networking.Inbound) > 0 {
+		labels[LabelWorkload] = Workload(&Object[Dataplane]{Meta: *m, Spec: *s})
+	}
+	delete(labels, LabelIngress)
+	delete(labels, LabelEgress)
+	for _, l := range s.Networking.Listeners {
+		switch l.Type {
+		case "ZoneIngress":
+			labels[LabelIngress] = "enabled"
+		case "ZoneEgress":
+			labels[LabelEgress] = "enabled"
+		}
+	}
+	return labels
+}
 
 // Section is the name by which policies and services name the inbound.
 func (in Inbound) Section() string { return cmp.Or(in.Name, strconv.Itoa(int(in.Port))) }

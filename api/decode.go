@@ -40,6 +40,9 @@ func (k *Kind[S]) Decode(m Meta, spec json.RawMessage, strict bool, r *Report) R
 	if k.Default != nil {
 		k.Default(&o.Spec)
 	}
+	if k.Label != nil {
+		o.Labels = k.Label(&o.Meta, &o.Spec)
+	}
 	if k.Validate != nil {
 		k.Validate(&o.Meta, &o.Spec, at)
 	}

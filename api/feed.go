@@ -48,7 +48,7 @@ type Leaf struct {
 	// SPIFFE is the ID in it.
 	SPIFFE string
 	// Chain and Key are PEM.
-	Chain, Key          []byte
+	Chain, Key          string
 	NotBefore, NotAfter time.Time
 }
 

@@ -1,5 +1,7 @@
 package api
 
+import "time"
+
 // MeshIdentity says which proxies get an identity, which SPIFFE ID it is and who
 // issues it.
 type MeshIdentity struct {
@@ -37,6 +39,22 @@ type BundledProvider struct {
 	CertificateParameters   *CertificateParameters `json:"certificateParameters,omitempty"`
 	Autogenerate            *Autogenerate          `json:"autogenerate,omitempty"`
 	CA                      *BundledCA             `json:"ca,omitempty"`
+}
+
+// Autogenerates reports whether the control plane makes the authority.
+func (b *BundledProvider) Autogenerates() bool {
+	return b.Autogenerate != nil && b.Autogenerate.Enabled
+}
+
+// CreatesTrust reports whether a MeshTrust of the same name is made.
+func (b *BundledProvider) CreatesTrust() bool { return b.MeshTrustCreation != "Disabled" }
+
+// Life is how long a workload's certificate is valid.
+func (b *BundledProvider) Life() time.Duration {
+	if c := b.CertificateParameters; c != nil && c.Expiry != nil && c.Expiry.Duration > 0 {
+		return c.Expiry.Duration
+	}
+	return 120 * time.Hour
 }
 
 // CertificateParameters shape a workload's certificate.

@@ -13,12 +13,12 @@ type DataplaneInsight struct {
 	Metadata      json.RawMessage    `json:"metadata,omitempty"`
 	OpenTelemetry *OpenTelemetryInfo `json:"openTelemetry,omitempty"`
 	// Conditions and Rejected are ours: peers of the existing ecosystem ignore them.
-	Conditions []Condition `json:"conditions,omitempty"`
-	Rejected   []Rejected  `json:"rejected,omitempty"`
+	Conditions []Condition        `json:"conditions,omitempty"`
+	Rejected   []RejectedResource `json:"rejected,omitempty"`
 }
 
-// Rejected is a resource that Envoy, or a control plane, did not take.
-type Rejected struct {
+// RejectedResource is a resource that Envoy, or a control plane, did not take.
+type RejectedResource struct {
 	Type    string `json:"type"`
 	Name    string `json:"name,omitempty"`
 	Version string `json:"version,omitempty"`

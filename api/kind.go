@@ -54,6 +54,9 @@ type Kind[S any] struct {
 	// Upgrade turns older forms of the written spec (a generic JSON object,
 	// changed in place) into the newer before it is decoded; nil: none.
 	Upgrade func(spec map[string]any, r *Report)
+	// Label returns the labels of a row: those it was written with and those
+	// that follow from its spec. It does not change its argument; nil: as written.
+	Label func(m *Meta, s *S) map[string]string
 	// Validate notes every fault of the spec; paths start at the spec.
 	Validate func(m *Meta, s *S, r *Report)
 	// Cross narrows Across: may this row be sent on to other zones?

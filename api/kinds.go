@@ -7,7 +7,7 @@ var Kinds = []AnyKind{
 	Meshes, Zones, ZoneInsights, Secrets, GlobalSecrets, Configs,
 	HostnameGenerators, MeshIdentities, MeshTrusts,
 	MeshServices, MeshMultiZoneServices, MeshZoneAddresses,
-	Dataplanes, DataplaneInsights,
+	Dataplanes, DataplaneInsights, Convergences,
 	MeshTrafficPermissions, MeshTimeouts, MeshHTTPRoutes,
 }
 

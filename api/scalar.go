@@ -81,6 +81,9 @@ type IntOrString struct {
 	Text bool
 }
 
+// IntOrStringOf is an integer.
+func IntOrStringOf(n int) IntOrString { return IntOrString{Int: int32(n)} }
+
 // MarshalJSON writes what was read.
 func (v IntOrString) MarshalJSON() ([]byte, error) {
 	if v.Text {

@@ -34,8 +34,8 @@ type MeshServicePort struct {
 	Port int32  `json:"port" req:"true"`
 	// TargetPort is the inbound: an integer its port, text its name. Absent it
 	// matches no inbound.
-	TargetPort  IntOrString `json:"targetPort,omitzero"`
-	AppProtocol string      `json:"appProtocol,omitempty" enum:"tcp,http,http2,grpc" default:"tcp"`
+	TargetPort  *IntOrString `json:"targetPort,omitempty"`
+	AppProtocol string       `json:"appProtocol,omitempty" enum:"tcp,http,http2,grpc" default:"tcp"`
 }
 
 // Section is the name of the port, or its number as text.
@@ -43,6 +43,9 @@ func (p MeshServicePort) Section() string { return cmp.Or(p.Name, strconv.Itoa(i
 
 // Targets reports whether the port leads to the inbound.
 func (p MeshServicePort) Targets(in Inbound) bool {
+	if p.TargetPort == nil {
+		return false
+	}
 	if p.TargetPort.Text {
 		return p.TargetPort.Str != "" && p.TargetPort.Str == in.Name
 	}

@@ -93,6 +93,9 @@ func leafOf(t reflect.Type) (format string, ok bool) {
 	return "", false
 }
 
+// exact is the largest magnitude up to which JSON numbers are exact everywhere.
+const exact = 1 << 53
+
 func shapeOf(t reflect.Type) *Shape {
 	if t.Kind() == reflect.Pointer {
 		return shapeOf(t.Elem())
@@ -117,6 +120,10 @@ func shapeOf(t reflect.Type) *Shape {
 		return &Shape{Type: "boolean"}
 	case reflect.Int32:
 		return bounded(math.MinInt32, math.MaxInt32)
+	case reflect.Int:
+		return bounded(-exact, exact)
+	case reflect.Uint64:
+		return bounded(0, exact)
 	case reflect.Uint, reflect.Uint32:
 		return bounded(0, math.MaxUint32)
 	case reflect.Interface:
@@ -351,7 +358,7 @@ func (c *checker) leaf(s *Shape, v any, r *Report) {
 
 func wholeNumber(n json.Number) (float64, bool) {
 	v, err := strconv.ParseFloat(string(n), 64)
-	return v, err == nil && v == math.Trunc(v) && math.Abs(v) <= 1<<53
+	return v, err == nil && v == math.Trunc(v) && math.Abs(v) <= exact
 }
 
 func typeName(v any) string {

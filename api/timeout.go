@@ -61,9 +61,6 @@ func validateTimeout(_ *Meta, s *MeshTimeout, r *Report) {
 		at := r.Index("to", i)
 		checkTo(to.TargetRef, kinds, at.At("targetRef"))
 		to.Default.check(at.At("default"))
-		if to.TargetRef.Kind == RefHTTPRoute {
-			to.Default.only("can't be specified when top-level TargetRef is referencing MeshHTTPRoute", at.At("default"))
-		}
 	}
 	for i, rule := range s.Rules {
 		at := r.Index("rules", i)

@@ -28,8 +28,8 @@ type ZoneInsight struct {
 	KDSStreams        *KDSStreams        `json:"kdsStreams,omitempty"`
 	EnvoyAdminStreams *EnvoyAdminStreams `json:"envoyAdminStreams,omitempty"`
 	// Conditions and Rejected are ours: peers of the existing ecosystem ignore them.
-	Conditions []Condition `json:"conditions,omitempty"`
-	Rejected   []Rejected  `json:"rejected,omitempty"`
+	Conditions []Condition        `json:"conditions,omitempty"`
+	Rejected   []RejectedResource `json:"rejected,omitempty"`
 }
 
 // ZoneSubscription is one connection of a zone. It is online while it has a
