@@ -1,15 +1,12 @@
 package incr_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/incr"
@@ -324,6 +321,23 @@ func TestFailureKeepsTheLastGoodValue(t *testing.T) {
 	}
 }
 
+// The reads of the last good run make a failing query try again each time, but are
+// not computed as long as nobody wants them.
+func TestKeptReads(t *testing.T) {
+	s := newSheet(t)
+	s.write(&cell{id: "bad", reads: []string{"old"}}, &cell{id: "old", n: 1}, &cell{id: "new", n: 5, cap: 5})
+	s.hold("bad")
+	s.e.Settle()
+	wantRound(t, s.write(&cell{id: "bad", reads: []string{"new"}, fault: "fail"}), 2, 1, 1)
+	for i := range 3 {
+		wantRound(t, s.write(&cell{id: "old", n: i + 2}), 1, 0, 1) // bad alone
+	}
+	wantRound(t, s.write(&cell{id: "new", n: 6, cap: 5}), 1, 0, 0) // new, equal
+	wantRound(t, s.write(&cell{id: "new", n: 4, cap: 5}), 2, 1, 1)
+	wantRound(t, s.write(&cell{id: "bad", reads: []string{"old"}}), 2, 2, 0)
+	s.wantTold("bad", "4")
+}
+
 func TestFailureWithoutGoodValue(t *testing.T) {
 	s := newSheet(t)
 	s.write(&cell{id: "top", n: 1, reads: []string{"a"}}, &cell{id: "a", fault: "fail"}, &cell{id: "b", fault: "panic"})
@@ -465,6 +479,48 @@ func TestHoldInCallback(t *testing.T) {
 	}
 }
 
+// Reads that repeat, change their order or come and go leave each edge once.
+func TestWideReads(t *testing.T) {
+	s := newSheet(t, incr.WithGrace(0))
+	var up, down []string
+	for i := range 40 {
+		up = append(up, fmt.Sprint("leaf", i))
+		down = append(down, fmt.Sprint("leaf", 39-i))
+	}
+	s.write(&cell{id: "top", reads: append(slices.Clone(up), up...)}, &cell{id: "leaf3", n: 1})
+	s.hold("top")
+	wantRound(t, s.e.Settle(), 41, 41, 0)
+	s.wantTold("top", "2")
+	for i, reads := range [][]string{down, append(slices.Clone(up[20:]), down...), up} {
+		wantRound(t, s.write(&cell{id: "top", n: i * 10, reads: reads}), 1, 1, 0)
+		if st := s.e.Stats(); st.Nodes != 41 || st.Edges != 40 || st.Reads != 41 || st.Touches != 41 {
+			t.Errorf("%+v", st)
+		}
+		wantRound(t, s.write(&cell{id: "leaf3", n: i + 2}), 2, 2, 0)
+		s.wantTold("top", fmt.Sprint(i*10+i+2))
+	}
+	s.write(&cell{id: "top", reads: down[:2]})
+	if st := s.e.Stats(); st.Nodes != 3 || st.Edges != 2 || st.Touches != 3 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestSeveralErrors(t *testing.T) {
+	s := newSheet(t)
+	other := errors.New("other")
+	q := incr.NewQuery("several", func(r *incr.Run, _ int) int {
+		r.Fail(errBad)
+		r.Fail(nil)
+		r.Fail(other)
+		return 0
+	}, nil)
+	if _, err := incr.Peek(s.e, q.Ref(0)); !errors.Is(err, errBad) || !errors.Is(err, other) {
+		t.Errorf("got %v", err)
+	}
+	// What Peek found out is told by the next round, as a failure and not as its work.
+	wantRound(t, s.e.Settle(), 0, 0, 1)
+}
+
 func TestReleasedBeforeItsRound(t *testing.T) {
 	s := newSheet(t)
 	s.hold("a")
@@ -505,116 +561,4 @@ func TestRunIsUselessAfterwards(t *testing.T) {
 		}
 	}()
 	cells.Get(kept, "a")
-}
-
-// Loop in a bubble with fake time: commits during a wait are one round; holds wake it.
-func TestLoop(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSheet(t)
-		put := func(c *cell) {
-			_, _ = s.d.Write(func(tx *db.Tx) error { cells.Put(tx, c); return nil })
-		}
-		put(&cell{id: "a", n: 1}) // before Loop begins: must not be missed
-		s.hold("a")
-		ctx, cancel := context.WithCancel(t.Context())
-		var rounds []incr.Round
-		done := make(chan error)
-		go func() {
-			done <- s.e.Loop(ctx, s.d, incr.WithWait(10*time.Millisecond), incr.WithAfter(func(r incr.Round) { rounds = append(rounds, r) }))
-		}()
-		settle := func() { <-time.After(time.Second); synctest.Wait() } // fake time
-		settle()
-		s.wantTold("a", "1")
-		if err := s.e.Loop(ctx, s.d); !errors.Is(err, incr.ErrLooping) {
-			t.Errorf("a second Loop: %v", err)
-		}
-		n := len(rounds)
-		put(&cell{id: "a", n: 2})
-		put(&cell{id: "b", n: 3})
-		put(&cell{id: "a", n: 4})
-		settle()
-		s.wantTold("a", "4")
-		if len(rounds) != n+1 || rounds[n].Revision != 4 || rounds[n].Ran != 1 {
-			t.Errorf("rounds: %+v", rounds[n:])
-		}
-		s.hold("b")
-		settle()
-		s.wantTold("b", "3")
-		n = len(rounds)
-		settle() // nothing happens, nothing runs
-		if len(rounds) != n {
-			t.Errorf("idle rounds: %+v", rounds[n:])
-		}
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("Loop returned %v", err)
-		}
-	})
-}
-
-// Two engines in one process, each with writers, holders, peekers and its Loop.
-func TestEnginesTogether(t *testing.T) {
-	var all sync.WaitGroup
-	for range 2 {
-		s := newSheet(t, incr.WithWorkers(3), incr.WithGrace(4))
-		ctx, cancel := context.WithCancel(t.Context())
-		reached := make(chan struct{})
-		var loops, others sync.WaitGroup
-		last := db.Revision(0)
-		var lastMu sync.Mutex
-		loops.Go(func() {
-			_ = s.e.Loop(ctx, s.d, incr.WithAfter(func(r incr.Round) {
-				lastMu.Lock()
-				defer lastMu.Unlock()
-				if last != 0 && r.Revision >= last {
-					select {
-					case <-reached:
-					default:
-						close(reached)
-					}
-				}
-			}))
-		})
-		for w := range 3 {
-			others.Go(func() {
-				for i := range 100 {
-					_, _ = s.d.Write(func(tx *db.Tx) error {
-						cells.Put(tx, &cell{id: fmt.Sprint("x", w), n: i, reads: []string{"y"}})
-						cells.Put(tx, &cell{id: "y", n: i * w})
-						return nil
-					})
-				}
-			})
-			others.Go(func() {
-				for i := range 100 {
-					release := incr.Hold(s.e, sum.Ref(fmt.Sprint("x", i%3)), func(*value, error) {})
-					if _, err := incr.Peek(s.e, sum.Ref(fmt.Sprint("x", w))); err != nil {
-						t.Error(err)
-					}
-					release()
-				}
-			})
-		}
-		all.Go(func() {
-			defer loops.Wait()
-			defer cancel()
-			others.Wait()
-			lastMu.Lock()
-			last, _ = s.d.Write(func(tx *db.Tx) error { cells.Put(tx, &cell{id: "y", n: 1000}); return nil })
-			lastMu.Unlock()
-			// The round of that write may have ended before last was set.
-			_, _ = s.d.Write(func(tx *db.Tx) error { cells.Put(tx, &cell{id: "end"}); return nil })
-			<-reached
-			for w := range 3 {
-				id := fmt.Sprint("x", w)
-				if v, err := incr.Peek(s.e, sum.Ref(id)); err != nil || v.sum != naive(s.d.Snapshot(), id) {
-					t.Errorf("%s = %v, %v", id, v, err)
-				}
-			}
-			if st := s.e.Stats(); st.Held != 0 || st.Nodes > 4 {
-				t.Errorf("%+v", st)
-			}
-		})
-	}
-	all.Wait()
 }

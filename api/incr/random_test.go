@@ -3,6 +3,7 @@ package incr_test
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/atoll-mesh/atoll/api/db"
@@ -251,5 +252,35 @@ func BenchmarkFirstRound(b *testing.B) {
 			s.hold(fmt.Sprint("proxy", i))
 		}
 		s.e.Settle()
+	}
+}
+
+// What a node costs to keep, with its value (16 bytes), key, edges and touch: fifty
+// thousand nodes, each read by two of a thousand roots.
+func BenchmarkMemory(b *testing.B) {
+	const roots, nodes = 1000, 50_000
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	for b.Loop() {
+		s := newSheet(b)
+		var rows []*cell
+		for i := range roots {
+			c := &cell{id: fmt.Sprint("root", i)}
+			for j := range 2 * nodes / roots {
+				c.reads = append(c.reads, fmt.Sprint("node", (i*100+j)%nodes))
+			}
+			rows = append(rows, c)
+		}
+		s.write(rows...)
+		for i := range roots {
+			s.hold(fmt.Sprint("root", i))
+		}
+		before := heap()
+		s.e.Settle()
+		b.ReportMetric(float64(heap()-before)/float64(s.e.Stats().Nodes), "B/node")
 	}
 }
