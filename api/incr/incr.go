@@ -39,8 +39,7 @@
 // follows the change, and tests count it.
 //
 // A round refreshes children first, in the order in which they were read, and
-// stops at the first that changed. Read before write in that order makes the
-// shortcut sound: as long as all earlier reads came out equal, a pure function
+// stops at the first that changed. The order is what makes the shortcut sound: as long as all earlier reads came out equal, a pure function
 // reads the next one too, so nothing is computed that nobody wants. The usual
 // alternative, pushing changes upwards in topological order, computes values that
 // the new state no longer needs and fights with graphs that change their shape.
