@@ -1,0 +1,124 @@
+package rest
+
+import (
+	"context"
+	"time"
+
+	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/auth"
+	"github.com/atoll-mesh/atoll/api/db"
+	"github.com/atoll-mesh/atoll/api/store"
+)
+
+// What rows mean to each other: a Mesh and what is in it, a Zone and what came
+// from it.
+
+// withMesh are the rows that a new Mesh comes with: the key that signs the
+// tokens of its proxies, and the initial policies.
+func (s *server) withMesh(snap *db.Snapshot, row api.Row, now time.Time) ([]store.Op, error) {
+	mesh := row.Head().Name
+	key, err := auth.SigningKeyRecord(auth.DataplaneToken, mesh, 1, s.Site, now)
+	if err != nil {
+		return nil, err
+	}
+	records := []store.Record{key}
+	if o, ok := row.(*api.Object[api.Mesh]); ok {
+		for _, initial := range api.InitialRows(o, s.Site) {
+			record := store.RecordOf(initial)
+			record.Created, record.Modified = now, now
+			records = append(records, record)
+		}
+	}
+	var ops []store.Op
+	for _, record := range records {
+		if k, ok := api.ByName(record.Kind); ok {
+			if _, exists := k.Row(snap, record.ID); exists {
+				continue // left by a creation that failed halfway
+			}
+		}
+		ops = append(ops, store.Op{Record: record, Expect: store.Absent})
+	}
+	return ops, nil
+}
+
+// alsoDeleted are the deletions that go with that of the row; an error if
+// something depends on it.
+func (s *server) alsoDeleted(snap *db.Snapshot, row api.Row) ([]store.Op, error) {
+	switch head := row.Head(); head.Kind {
+	case api.Meshes.Name:
+		for range api.Dataplanes.In(snap, head.Name) {
+			return nil, invalid(api.Fault{Field: "mesh", Reason: "unable to delete mesh, there are still some dataplanes attached"})
+		}
+		return inMesh(snap, head.Name), nil
+	case api.Zones.Name:
+		if zoneOnline(snap, head.Name) {
+			return nil, invalid(api.Fault{Field: "zone", Reason: "unable to delete Zone, Zone CP is still connected, please shut it down first"})
+		}
+		return fromZone(snap, head.Name), nil
+	}
+	return nil, nil
+}
+
+// inMesh are the deletions of the local rows of a mesh. Copies belong to the
+// control planes that wrote them: those delete them, and then they go here.
+func inMesh(snap *db.Snapshot, mesh string) []store.Op {
+	var ops []store.Op
+	for _, k := range api.Kinds {
+		if info := k.Info(); info.Scope != api.MeshScope || info.Memory {
+			continue
+		}
+		for row := range k.Rows(snap, mesh) {
+			if row.Head().Local() {
+				ops = append(ops, deletion(row))
+			}
+		}
+	}
+	return ops
+}
+
+// fromZone are the deletions of the copies that a zone sent.
+func fromZone(snap *db.Snapshot, zone string) []store.Op {
+	var ops []store.Op
+	for _, k := range api.Kinds {
+		if k.Info().Memory {
+			continue
+		}
+		for row := range k.AllRows(snap) {
+			if row.Head().Source == zone {
+				ops = append(ops, deletion(row))
+			}
+		}
+	}
+	return ops
+}
+
+// deleteLeftovers deletes what was written into a mesh while it was deleted.
+func (s *server) deleteLeftovers(ctx context.Context, mesh string) error {
+	_, err := s.write(ctx, func(snap *db.Snapshot) ([]store.Op, store.Revision, error) {
+		if _, again := api.Meshes.Named(snap, "", mesh); again {
+			return nil, 0, nil
+		}
+		return inMesh(snap, mesh), 0, nil
+	})
+	if moved(err) {
+		return nil // whoever was faster deletes or owns it
+	}
+	return err
+}
+
+// zoneOnline reports whether the zone is connected to this global.
+func zoneOnline(r db.Reader, zone string) bool {
+	if peer, ok := api.Peers.Get(r, zone); ok && peer.Connected {
+		return true
+	}
+	insight, ok := api.ZoneInsights.Named(r, "", zone)
+	if !ok {
+		return false
+	}
+	for _, sub := range insight.Spec.Subscriptions {
+		if sub.Online() {
+			return true
+		}
+	}
+	return false
+}
