@@ -82,9 +82,9 @@ type Round struct {
 	Ran      int         // query functions run
 	Changed  int         // queries whose value became another one, first values included
 	Released int         // queries that left because nobody used them
-	// Failures are the queries that ran and failed, ordered by name and key; one that runs and fails again is listed again, also
-	// with the same error. A query that failed before and was not run is still
-	// failing; Failing lists all.
+	// Failures are the queries that ran and failed, ordered by name and key; one that
+	// runs and fails again is listed again, also with the same error. A query that
+	// failed before and was not run is still failing; Failing lists all.
 	Failures []Failure
 	// Mended are the queries that failed until now and succeeded, or were released.
 	// Err is the failure that is over.

@@ -39,10 +39,11 @@
 // follows the change, and tests count it.
 //
 // A round refreshes children first, in the order in which they were read, and
-// stops at the first that changed. The order is what makes the shortcut sound: as long as all earlier reads came out equal, a pure function
-// reads the next one too, so nothing is computed that nobody wants. The usual
-// alternative, pushing changes upwards in topological order, computes values that
-// the new state no longer needs and fights with graphs that change their shape.
+// stops at the first that changed. The order is what makes the shortcut sound: as
+// long as all earlier reads came out equal, a pure function reads the next one too,
+// so nothing is computed that nobody wants. The usual alternative, pushing changes
+// upwards in topological order, computes values that the new state no longer needs
+// and fights with graphs that change their shape.
 //
 // Workers note reads privately and edges are merged after the barrier, so a round
 // takes no lock on its way but the one for new nodes. Edges are slices with back
