@@ -1030,6 +1030,8 @@ type DataplaneInsight struct {
 	MTLS          *DataplaneInsight_MTLS          `protobuf:"bytes,2,opt,name=mTLS,proto3" json:"mTLS,omitempty"`
 	Metadata      *structpb.Struct                `protobuf:"bytes,3,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	OpenTelemetry *DataplaneInsight_OpenTelemetry `protobuf:"bytes,4,opt,name=openTelemetry,proto3" json:"openTelemetry,omitempty"`
+	Conditions    []*DataplaneInsight_Condition   `protobuf:"bytes,1001,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	Rejected      []*DataplaneInsight_Rejected    `protobuf:"bytes,1002,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1088,6 +1090,20 @@ func (x *DataplaneInsight) GetMetadata() *structpb.Struct {
 func (x *DataplaneInsight) GetOpenTelemetry() *DataplaneInsight_OpenTelemetry {
 	if x != nil {
 		return x.OpenTelemetry
+	}
+	return nil
+}
+
+func (x *DataplaneInsight) GetConditions() []*DataplaneInsight_Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+func (x *DataplaneInsight) GetRejected() []*DataplaneInsight_Rejected {
+	if x != nil {
+		return x.Rejected
 	}
 	return nil
 }
@@ -3128,6 +3144,143 @@ func (x *DataplaneInsight_OpenTelemetry) GetBackends() []*DataplaneInsight_OpenT
 	return nil
 }
 
+// What this project says beyond the contract: others skip it.
+type DataplaneInsight_Condition struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Status        string                 `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message       string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DataplaneInsight_Condition) Reset() {
+	*x = DataplaneInsight_Condition{}
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataplaneInsight_Condition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataplaneInsight_Condition) ProtoMessage() {}
+
+func (x *DataplaneInsight_Condition) ProtoReflect() protoreflect.Message {
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DataplaneInsight_Condition.ProtoReflect.Descriptor instead.
+func (*DataplaneInsight_Condition) Descriptor() ([]byte, []int) {
+	return file_kds_kdspb_mesh_proto_rawDescGZIP(), []int{10, 2}
+}
+
+func (x *DataplaneInsight_Condition) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *DataplaneInsight_Condition) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *DataplaneInsight_Condition) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DataplaneInsight_Condition) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+type DataplaneInsight_Rejected struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DataplaneInsight_Rejected) Reset() {
+	*x = DataplaneInsight_Rejected{}
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataplaneInsight_Rejected) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataplaneInsight_Rejected) ProtoMessage() {}
+
+func (x *DataplaneInsight_Rejected) ProtoReflect() protoreflect.Message {
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DataplaneInsight_Rejected.ProtoReflect.Descriptor instead.
+func (*DataplaneInsight_Rejected) Descriptor() ([]byte, []int) {
+	return file_kds_kdspb_mesh_proto_rawDescGZIP(), []int{10, 3}
+}
+
+func (x *DataplaneInsight_Rejected) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *DataplaneInsight_Rejected) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DataplaneInsight_Rejected) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *DataplaneInsight_Rejected) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type DataplaneInsight_OpenTelemetry_Signal struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Enabled         bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
@@ -3143,7 +3296,7 @@ type DataplaneInsight_OpenTelemetry_Signal struct {
 
 func (x *DataplaneInsight_OpenTelemetry_Signal) Reset() {
 	*x = DataplaneInsight_OpenTelemetry_Signal{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[50]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3155,7 +3308,7 @@ func (x *DataplaneInsight_OpenTelemetry_Signal) String() string {
 func (*DataplaneInsight_OpenTelemetry_Signal) ProtoMessage() {}
 
 func (x *DataplaneInsight_OpenTelemetry_Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[50]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3232,7 +3385,7 @@ type DataplaneInsight_OpenTelemetry_Backend struct {
 
 func (x *DataplaneInsight_OpenTelemetry_Backend) Reset() {
 	*x = DataplaneInsight_OpenTelemetry_Backend{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[51]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3244,7 +3397,7 @@ func (x *DataplaneInsight_OpenTelemetry_Backend) String() string {
 func (*DataplaneInsight_OpenTelemetry_Backend) ProtoMessage() {}
 
 func (x *DataplaneInsight_OpenTelemetry_Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[51]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3500,13 +3653,16 @@ const file_kds_kdspb_mesh_proto_rawDesc = "" +
 	"\bNotReady\x10\x01J\x04\b\x06\x10\a\" \n" +
 	"\n" +
 	"EnvoyAdmin\x12\x12\n" +
-	"\x04port\x18\x01 \x01(\rR\x04port\"\x81\n" +
-	"\n" +
+	"\x04port\x18\x01 \x01(\rR\x04port\"\xef\f\n" +
 	"\x10DataplaneInsight\x12O\n" +
 	"\rsubscriptions\x18\x01 \x03(\v2).kuma.mesh.v1alpha1.DiscoverySubscriptionR\rsubscriptions\x12=\n" +
 	"\x04mTLS\x18\x02 \x01(\v2).kuma.mesh.v1alpha1.DataplaneInsight.MTLSR\x04mTLS\x123\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x17.google.protobuf.StructR\bmetadata\x12X\n" +
-	"\ropenTelemetry\x18\x04 \x01(\v22.kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetryR\ropenTelemetry\x1a\xd3\x02\n" +
+	"\ropenTelemetry\x18\x04 \x01(\v22.kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetryR\ropenTelemetry\x12O\n" +
+	"\n" +
+	"conditions\x18\xe9\a \x03(\v2..kuma.mesh.v1alpha1.DataplaneInsight.ConditionR\n" +
+	"conditions\x12J\n" +
+	"\brejected\x18\xea\a \x03(\v2-.kuma.mesh.v1alpha1.DataplaneInsight.RejectedR\brejected\x1a\xd3\x02\n" +
 	"\x04MTLS\x12Z\n" +
 	"\x1bcertificate_expiration_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x19certificateExpirationTime\x12^\n" +
 	"\x1dlast_certificate_regeneration\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x1blastCertificateRegeneration\x12;\n" +
@@ -3529,7 +3685,17 @@ const file_kds_kdspb_mesh_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12Q\n" +
 	"\x06traces\x18\x02 \x01(\v29.kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.SignalR\x06traces\x12M\n" +
 	"\x04logs\x18\x03 \x01(\v29.kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.SignalR\x04logs\x12S\n" +
-	"\ametrics\x18\x04 \x01(\v29.kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.SignalR\ametrics\"\x86\x03\n" +
+	"\ametrics\x18\x04 \x01(\v29.kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.SignalR\ametrics\x1ai\n" +
+	"\tCondition\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
+	"\x06status\x18\x02 \x01(\tR\x06status\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x1ad\n" +
+	"\bRejected\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x86\x03\n" +
 	"\x15DiscoverySubscription\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x129\n" +
 	"\x19control_plane_instance_id\x18\x02 \x01(\tR\x16controlPlaneInstanceId\x12=\n" +
@@ -3582,7 +3748,7 @@ func file_kds_kdspb_mesh_proto_rawDescGZIP() []byte {
 }
 
 var file_kds_kdspb_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_kds_kdspb_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_kds_kdspb_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_kds_kdspb_mesh_proto_goTypes = []any{
 	(Mesh_MeshServices_Mode)(0),                                // 0: kuma.mesh.v1alpha1.Mesh.MeshServices.Mode
 	(CertificateAuthorityBackend_Mode)(0),                      // 1: kuma.mesh.v1alpha1.CertificateAuthorityBackend.Mode
@@ -3638,18 +3804,20 @@ var file_kds_kdspb_mesh_proto_goTypes = []any{
 	nil, // 51: kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.TagsEntry
 	(*Dataplane_Networking_TransparentProxying_ReachableBackendRef)(nil), // 52: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef
 	(*Dataplane_Networking_TransparentProxying_ReachableBackends)(nil),   // 53: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackends
-	nil,                                    // 54: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef.LabelsEntry
-	(*DataplaneInsight_MTLS)(nil),          // 55: kuma.mesh.v1alpha1.DataplaneInsight.MTLS
-	(*DataplaneInsight_OpenTelemetry)(nil), // 56: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry
-	(*DataplaneInsight_OpenTelemetry_Signal)(nil),  // 57: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Signal
-	(*DataplaneInsight_OpenTelemetry_Backend)(nil), // 58: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend
-	nil,                            // 59: kuma.mesh.v1alpha1.Version.DependenciesEntry
-	(*structpb.Struct)(nil),        // 60: google.protobuf.Struct
-	(*wrapperspb.DoubleValue)(nil), // 61: google.protobuf.DoubleValue
-	(*timestamppb.Timestamp)(nil),  // 62: google.protobuf.Timestamp
-	(*wrapperspb.BoolValue)(nil),   // 63: google.protobuf.BoolValue
-	(*durationpb.Duration)(nil),    // 64: google.protobuf.Duration
-	(*wrapperspb.UInt32Value)(nil), // 65: google.protobuf.UInt32Value
+	nil,                                            // 54: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef.LabelsEntry
+	(*DataplaneInsight_MTLS)(nil),                  // 55: kuma.mesh.v1alpha1.DataplaneInsight.MTLS
+	(*DataplaneInsight_OpenTelemetry)(nil),         // 56: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry
+	(*DataplaneInsight_Condition)(nil),             // 57: kuma.mesh.v1alpha1.DataplaneInsight.Condition
+	(*DataplaneInsight_Rejected)(nil),              // 58: kuma.mesh.v1alpha1.DataplaneInsight.Rejected
+	(*DataplaneInsight_OpenTelemetry_Signal)(nil),  // 59: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Signal
+	(*DataplaneInsight_OpenTelemetry_Backend)(nil), // 60: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend
+	nil,                            // 61: kuma.mesh.v1alpha1.Version.DependenciesEntry
+	(*structpb.Struct)(nil),        // 62: google.protobuf.Struct
+	(*wrapperspb.DoubleValue)(nil), // 63: google.protobuf.DoubleValue
+	(*timestamppb.Timestamp)(nil),  // 64: google.protobuf.Timestamp
+	(*wrapperspb.BoolValue)(nil),   // 65: google.protobuf.BoolValue
+	(*durationpb.Duration)(nil),    // 66: google.protobuf.Duration
+	(*wrapperspb.UInt32Value)(nil), // 67: google.protobuf.UInt32Value
 }
 var file_kds_kdspb_mesh_proto_depIdxs = []int32{
 	24, // 0: kuma.mesh.v1alpha1.Mesh.mtls:type_name -> kuma.mesh.v1alpha1.Mesh.Mtls
@@ -3661,86 +3829,88 @@ var file_kds_kdspb_mesh_proto_depIdxs = []int32{
 	28, // 6: kuma.mesh.v1alpha1.Mesh.constraints:type_name -> kuma.mesh.v1alpha1.Mesh.Constraints
 	29, // 7: kuma.mesh.v1alpha1.Mesh.meshServices:type_name -> kuma.mesh.v1alpha1.Mesh.MeshServices
 	33, // 8: kuma.mesh.v1alpha1.CertificateAuthorityBackend.dpCert:type_name -> kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert
-	60, // 9: kuma.mesh.v1alpha1.CertificateAuthorityBackend.conf:type_name -> google.protobuf.Struct
+	62, // 9: kuma.mesh.v1alpha1.CertificateAuthorityBackend.conf:type_name -> google.protobuf.Struct
 	1,  // 10: kuma.mesh.v1alpha1.CertificateAuthorityBackend.mode:type_name -> kuma.mesh.v1alpha1.CertificateAuthorityBackend.Mode
 	34, // 11: kuma.mesh.v1alpha1.CertificateAuthorityBackend.rootChain:type_name -> kuma.mesh.v1alpha1.CertificateAuthorityBackend.RootChain
 	10, // 12: kuma.mesh.v1alpha1.Tracing.backends:type_name -> kuma.mesh.v1alpha1.TracingBackend
-	61, // 13: kuma.mesh.v1alpha1.TracingBackend.sampling:type_name -> google.protobuf.DoubleValue
-	60, // 14: kuma.mesh.v1alpha1.TracingBackend.conf:type_name -> google.protobuf.Struct
+	63, // 13: kuma.mesh.v1alpha1.TracingBackend.sampling:type_name -> google.protobuf.DoubleValue
+	62, // 14: kuma.mesh.v1alpha1.TracingBackend.conf:type_name -> google.protobuf.Struct
 	12, // 15: kuma.mesh.v1alpha1.Logging.backends:type_name -> kuma.mesh.v1alpha1.LoggingBackend
-	60, // 16: kuma.mesh.v1alpha1.LoggingBackend.conf:type_name -> google.protobuf.Struct
+	62, // 16: kuma.mesh.v1alpha1.LoggingBackend.conf:type_name -> google.protobuf.Struct
 	14, // 17: kuma.mesh.v1alpha1.Metrics.backends:type_name -> kuma.mesh.v1alpha1.MetricsBackend
-	60, // 18: kuma.mesh.v1alpha1.MetricsBackend.conf:type_name -> google.protobuf.Struct
+	62, // 18: kuma.mesh.v1alpha1.MetricsBackend.conf:type_name -> google.protobuf.Struct
 	37, // 19: kuma.mesh.v1alpha1.Dataplane.networking:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking
 	14, // 20: kuma.mesh.v1alpha1.Dataplane.metrics:type_name -> kuma.mesh.v1alpha1.MetricsBackend
 	36, // 21: kuma.mesh.v1alpha1.Dataplane.probes:type_name -> kuma.mesh.v1alpha1.Dataplane.Probes
 	18, // 22: kuma.mesh.v1alpha1.DataplaneInsight.subscriptions:type_name -> kuma.mesh.v1alpha1.DiscoverySubscription
 	55, // 23: kuma.mesh.v1alpha1.DataplaneInsight.mTLS:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.MTLS
-	60, // 24: kuma.mesh.v1alpha1.DataplaneInsight.metadata:type_name -> google.protobuf.Struct
+	62, // 24: kuma.mesh.v1alpha1.DataplaneInsight.metadata:type_name -> google.protobuf.Struct
 	56, // 25: kuma.mesh.v1alpha1.DataplaneInsight.openTelemetry:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry
-	62, // 26: kuma.mesh.v1alpha1.DiscoverySubscription.connect_time:type_name -> google.protobuf.Timestamp
-	62, // 27: kuma.mesh.v1alpha1.DiscoverySubscription.disconnect_time:type_name -> google.protobuf.Timestamp
-	19, // 28: kuma.mesh.v1alpha1.DiscoverySubscription.status:type_name -> kuma.mesh.v1alpha1.DiscoverySubscriptionStatus
-	21, // 29: kuma.mesh.v1alpha1.DiscoverySubscription.version:type_name -> kuma.mesh.v1alpha1.Version
-	62, // 30: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.last_update_time:type_name -> google.protobuf.Timestamp
-	20, // 31: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.total:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
-	20, // 32: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.cds:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
-	20, // 33: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.eds:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
-	20, // 34: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.lds:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
-	20, // 35: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.rds:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
-	22, // 36: kuma.mesh.v1alpha1.Version.kumaDp:type_name -> kuma.mesh.v1alpha1.KumaDpVersion
-	23, // 37: kuma.mesh.v1alpha1.Version.envoy:type_name -> kuma.mesh.v1alpha1.EnvoyVersion
-	59, // 38: kuma.mesh.v1alpha1.Version.dependencies:type_name -> kuma.mesh.v1alpha1.Version.DependenciesEntry
-	8,  // 39: kuma.mesh.v1alpha1.Mesh.Mtls.backends:type_name -> kuma.mesh.v1alpha1.CertificateAuthorityBackend
-	30, // 40: kuma.mesh.v1alpha1.Mesh.Networking.outbound:type_name -> kuma.mesh.v1alpha1.Mesh.Networking.Outbound
-	31, // 41: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.requirements:type_name -> kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules
-	31, // 42: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.restrictions:type_name -> kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules
-	27, // 43: kuma.mesh.v1alpha1.Mesh.Constraints.dataplaneProxy:type_name -> kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints
-	0,  // 44: kuma.mesh.v1alpha1.Mesh.MeshServices.mode:type_name -> kuma.mesh.v1alpha1.Mesh.MeshServices.Mode
-	63, // 45: kuma.mesh.v1alpha1.Mesh.Networking.Outbound.passthrough:type_name -> google.protobuf.BoolValue
-	32, // 46: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules.tags:type_name -> kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules.TagsEntry
-	35, // 47: kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert.rotation:type_name -> kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert.Rotation
-	64, // 48: kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert.requestTimeout:type_name -> google.protobuf.Duration
-	64, // 49: kuma.mesh.v1alpha1.CertificateAuthorityBackend.RootChain.requestTimeout:type_name -> google.protobuf.Duration
-	38, // 50: kuma.mesh.v1alpha1.Dataplane.Probes.endpoints:type_name -> kuma.mesh.v1alpha1.Dataplane.Probes.Endpoint
-	39, // 51: kuma.mesh.v1alpha1.Dataplane.Networking.inbound:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound
-	40, // 52: kuma.mesh.v1alpha1.Dataplane.Networking.outbound:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Outbound
-	41, // 53: kuma.mesh.v1alpha1.Dataplane.Networking.gateway:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Gateway
-	42, // 54: kuma.mesh.v1alpha1.Dataplane.Networking.transparent_proxying:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying
-	16, // 55: kuma.mesh.v1alpha1.Dataplane.Networking.admin:type_name -> kuma.mesh.v1alpha1.EnvoyAdmin
-	43, // 56: kuma.mesh.v1alpha1.Dataplane.Networking.listeners:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Listener
-	46, // 57: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.tags:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.TagsEntry
-	44, // 58: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.health:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.Health
-	45, // 59: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.serviceProbe:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe
-	2,  // 60: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.state:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.State
-	49, // 61: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.tags:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.TagsEntry
-	48, // 62: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.backendRef:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.BackendRef
-	51, // 63: kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.tags:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.TagsEntry
-	3,  // 64: kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.type:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.GatewayType
-	4,  // 65: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ip_family_mode:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.IpFamilyMode
-	53, // 66: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.reachable_backends:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackends
-	5,  // 67: kuma.mesh.v1alpha1.Dataplane.Networking.Listener.type:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Listener.Type
-	6,  // 68: kuma.mesh.v1alpha1.Dataplane.Networking.Listener.state:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Listener.State
-	64, // 69: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.interval:type_name -> google.protobuf.Duration
-	64, // 70: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.timeout:type_name -> google.protobuf.Duration
-	65, // 71: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.unhealthy_threshold:type_name -> google.protobuf.UInt32Value
-	65, // 72: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.healthy_threshold:type_name -> google.protobuf.UInt32Value
-	47, // 73: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.tcp:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.Tcp
-	50, // 74: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.BackendRef.labels:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.BackendRef.LabelsEntry
-	65, // 75: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef.port:type_name -> google.protobuf.UInt32Value
-	54, // 76: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef.labels:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef.LabelsEntry
-	52, // 77: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackends.refs:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef
-	62, // 78: kuma.mesh.v1alpha1.DataplaneInsight.MTLS.certificate_expiration_time:type_name -> google.protobuf.Timestamp
-	62, // 79: kuma.mesh.v1alpha1.DataplaneInsight.MTLS.last_certificate_regeneration:type_name -> google.protobuf.Timestamp
-	58, // 80: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.backends:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend
-	57, // 81: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend.traces:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Signal
-	57, // 82: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend.logs:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Signal
-	57, // 83: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend.metrics:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Signal
-	84, // [84:84] is the sub-list for method output_type
-	84, // [84:84] is the sub-list for method input_type
-	84, // [84:84] is the sub-list for extension type_name
-	84, // [84:84] is the sub-list for extension extendee
-	0,  // [0:84] is the sub-list for field type_name
+	57, // 26: kuma.mesh.v1alpha1.DataplaneInsight.conditions:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.Condition
+	58, // 27: kuma.mesh.v1alpha1.DataplaneInsight.rejected:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.Rejected
+	64, // 28: kuma.mesh.v1alpha1.DiscoverySubscription.connect_time:type_name -> google.protobuf.Timestamp
+	64, // 29: kuma.mesh.v1alpha1.DiscoverySubscription.disconnect_time:type_name -> google.protobuf.Timestamp
+	19, // 30: kuma.mesh.v1alpha1.DiscoverySubscription.status:type_name -> kuma.mesh.v1alpha1.DiscoverySubscriptionStatus
+	21, // 31: kuma.mesh.v1alpha1.DiscoverySubscription.version:type_name -> kuma.mesh.v1alpha1.Version
+	64, // 32: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.last_update_time:type_name -> google.protobuf.Timestamp
+	20, // 33: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.total:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
+	20, // 34: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.cds:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
+	20, // 35: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.eds:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
+	20, // 36: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.lds:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
+	20, // 37: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.rds:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
+	22, // 38: kuma.mesh.v1alpha1.Version.kumaDp:type_name -> kuma.mesh.v1alpha1.KumaDpVersion
+	23, // 39: kuma.mesh.v1alpha1.Version.envoy:type_name -> kuma.mesh.v1alpha1.EnvoyVersion
+	61, // 40: kuma.mesh.v1alpha1.Version.dependencies:type_name -> kuma.mesh.v1alpha1.Version.DependenciesEntry
+	8,  // 41: kuma.mesh.v1alpha1.Mesh.Mtls.backends:type_name -> kuma.mesh.v1alpha1.CertificateAuthorityBackend
+	30, // 42: kuma.mesh.v1alpha1.Mesh.Networking.outbound:type_name -> kuma.mesh.v1alpha1.Mesh.Networking.Outbound
+	31, // 43: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.requirements:type_name -> kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules
+	31, // 44: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.restrictions:type_name -> kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules
+	27, // 45: kuma.mesh.v1alpha1.Mesh.Constraints.dataplaneProxy:type_name -> kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints
+	0,  // 46: kuma.mesh.v1alpha1.Mesh.MeshServices.mode:type_name -> kuma.mesh.v1alpha1.Mesh.MeshServices.Mode
+	65, // 47: kuma.mesh.v1alpha1.Mesh.Networking.Outbound.passthrough:type_name -> google.protobuf.BoolValue
+	32, // 48: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules.tags:type_name -> kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules.TagsEntry
+	35, // 49: kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert.rotation:type_name -> kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert.Rotation
+	66, // 50: kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert.requestTimeout:type_name -> google.protobuf.Duration
+	66, // 51: kuma.mesh.v1alpha1.CertificateAuthorityBackend.RootChain.requestTimeout:type_name -> google.protobuf.Duration
+	38, // 52: kuma.mesh.v1alpha1.Dataplane.Probes.endpoints:type_name -> kuma.mesh.v1alpha1.Dataplane.Probes.Endpoint
+	39, // 53: kuma.mesh.v1alpha1.Dataplane.Networking.inbound:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound
+	40, // 54: kuma.mesh.v1alpha1.Dataplane.Networking.outbound:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Outbound
+	41, // 55: kuma.mesh.v1alpha1.Dataplane.Networking.gateway:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Gateway
+	42, // 56: kuma.mesh.v1alpha1.Dataplane.Networking.transparent_proxying:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying
+	16, // 57: kuma.mesh.v1alpha1.Dataplane.Networking.admin:type_name -> kuma.mesh.v1alpha1.EnvoyAdmin
+	43, // 58: kuma.mesh.v1alpha1.Dataplane.Networking.listeners:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Listener
+	46, // 59: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.tags:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.TagsEntry
+	44, // 60: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.health:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.Health
+	45, // 61: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.serviceProbe:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe
+	2,  // 62: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.state:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.State
+	49, // 63: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.tags:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.TagsEntry
+	48, // 64: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.backendRef:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.BackendRef
+	51, // 65: kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.tags:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.TagsEntry
+	3,  // 66: kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.type:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.GatewayType
+	4,  // 67: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ip_family_mode:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.IpFamilyMode
+	53, // 68: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.reachable_backends:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackends
+	5,  // 69: kuma.mesh.v1alpha1.Dataplane.Networking.Listener.type:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Listener.Type
+	6,  // 70: kuma.mesh.v1alpha1.Dataplane.Networking.Listener.state:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Listener.State
+	66, // 71: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.interval:type_name -> google.protobuf.Duration
+	66, // 72: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.timeout:type_name -> google.protobuf.Duration
+	67, // 73: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.unhealthy_threshold:type_name -> google.protobuf.UInt32Value
+	67, // 74: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.healthy_threshold:type_name -> google.protobuf.UInt32Value
+	47, // 75: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.tcp:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.Tcp
+	50, // 76: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.BackendRef.labels:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.BackendRef.LabelsEntry
+	67, // 77: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef.port:type_name -> google.protobuf.UInt32Value
+	54, // 78: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef.labels:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef.LabelsEntry
+	52, // 79: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackends.refs:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef
+	64, // 80: kuma.mesh.v1alpha1.DataplaneInsight.MTLS.certificate_expiration_time:type_name -> google.protobuf.Timestamp
+	64, // 81: kuma.mesh.v1alpha1.DataplaneInsight.MTLS.last_certificate_regeneration:type_name -> google.protobuf.Timestamp
+	60, // 82: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.backends:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend
+	59, // 83: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend.traces:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Signal
+	59, // 84: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend.logs:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Signal
+	59, // 85: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend.metrics:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Signal
+	86, // [86:86] is the sub-list for method output_type
+	86, // [86:86] is the sub-list for method input_type
+	86, // [86:86] is the sub-list for extension type_name
+	86, // [86:86] is the sub-list for extension extendee
+	0,  // [0:86] is the sub-list for field type_name
 }
 
 func init() { file_kds_kdspb_mesh_proto_init() }
@@ -3754,7 +3924,7 @@ func file_kds_kdspb_mesh_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kds_kdspb_mesh_proto_rawDesc), len(file_kds_kdspb_mesh_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   53,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,264 @@
+package kds
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/google/uuid"
+
+	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/db"
+	"github.com/atoll-mesh/atoll/xds/wire"
+)
+
+// catalog holds all rows that may leave, by their names on the wire, each
+// encoded at most once per version of the row and shared by every stream.
+type catalog struct {
+	o     Options
+	way   direction
+	ready chan struct{} // closed when the shelves are filled
+
+	// What commits leave behind; the commit's goroutine does no more than this.
+	noteMu sync.Mutex
+	noted  map[string]map[api.ID]bool // kind → rows; true: derived parts changed
+	newest *db.Snapshot
+	flag   chan struct{}
+
+	mu       sync.Mutex
+	shelves  map[string]*shelf
+	snapshot *db.Snapshot
+	at       revision
+	streams  map[*sender]struct{}
+	encoded  uint64 // counter: how often a row was encoded
+}
+
+type shelf struct {
+	kind    api.AnyKind
+	entries map[string]*entry
+}
+
+type entry struct {
+	row  api.Row
+	done bool
+	res  *wire.Resource // until done that of the row before, if any
+}
+
+func newCatalog(o Options, way direction) *catalog {
+	c := &catalog{
+		o: o, way: way,
+		ready:   make(chan struct{}),
+		noted:   map[string]map[api.ID]bool{},
+		flag:    make(chan struct{}, 1),
+		shelves: map[string]*shelf{},
+		streams: map[*sender]struct{}{},
+	}
+	for _, k := range o.Kinds {
+		if way.subscribed(k.Info()) {
+			c.shelves[k.Info().Name] = &shelf{kind: k, entries: map[string]*entry{}}
+		}
+	}
+	return c
+}
+
+// run follows the database until the context ends.
+func (c *catalog) run(ctx context.Context) {
+	stop := c.o.DB.OnCommit(c.note)
+	defer stop()
+	c.fill(c.o.DB.Snapshot())
+	close(c.ready)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.flag:
+			c.turn()
+		}
+	}
+}
+
+func (c *catalog) note(commit db.Commit) {
+	c.noteMu.Lock()
+	c.newest = commit.Snapshot
+	relevant := c.o.Revision != nil // it may have moved
+	for _, change := range commit.Changes {
+		if change.Table == api.Zones.Info().Name && c.shelves[change.Table] == nil {
+			c.noteRow(change.Table, api.ID{}, false) // decides what crosses
+			relevant = true
+			continue
+		}
+		if c.shelves[change.Table] == nil {
+			continue
+		}
+		row, ok := change.New.(api.Row)
+		if !ok {
+			row, ok = change.Old.(api.Row)
+		}
+		if ok {
+			c.noteRow(change.Table, row.Head().ID, false)
+			relevant = true
+		}
+	}
+	c.noteMu.Unlock()
+	if relevant {
+		c.wake()
+	}
+}
+
+func (c *catalog) noteRow(kind string, id api.ID, derived bool) {
+	if c.noted[kind] == nil {
+		c.noted[kind] = map[api.ID]bool{}
+	}
+	c.noted[kind][id] = c.noted[kind][id] || derived
+}
+
+// touch says that what is derived for a row may be different now.
+func (c *catalog) touch(id api.ID) {
+	c.noteMu.Lock()
+	c.noteRow(id.Kind, id, true)
+	c.noteMu.Unlock()
+	c.wake()
+}
+
+func (c *catalog) wake() {
+	select {
+	case c.flag <- struct{}{}:
+	default:
+	}
+}
+
+func (c *catalog) fill(s *db.Snapshot) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.snapshot = s
+	c.at = revision{epoch: uuid.NewString(), counter: 1}
+	if c.o.Revision != nil {
+		c.at.epoch, c.at.counter = c.o.Revision(s)
+	}
+	for _, sh := range c.shelves {
+		for row := range sh.kind.AllRows(s) {
+			if c.way.leaves(sh.kind, row) {
+				sh.entries[c.key(sh.kind, row.Head().ID)] = &entry{row: row}
+			}
+		}
+	}
+}
+
+func (c *catalog) key(k api.AnyKind, id api.ID) string {
+	return wireName(c.way.name(k, id), id.Mesh)
+}
+
+// turn brings the shelves up to the newest commit and tells the streams.
+func (c *catalog) turn() {
+	c.noteMu.Lock()
+	noted, newest := c.noted, c.newest
+	c.noted = map[string]map[api.ID]bool{}
+	c.noteMu.Unlock()
+
+	c.mu.Lock()
+	if newest != nil {
+		c.snapshot = newest
+	}
+	changed := map[string][]string{}
+	var again []string
+	for kind, ids := range noted {
+		sh := c.shelves[kind]
+		if sh == nil { // Zone rows: what crosses may be allowed or not now
+			for name, other := range c.shelves {
+				if other.kind.Info().Flow.Has(api.Across) {
+					again = append(again, name)
+				}
+			}
+			continue
+		}
+		for id, derived := range ids {
+			key := c.key(sh.kind, id)
+			if c.put(sh, key, id, derived) {
+				changed[kind] = append(changed[kind], key)
+			}
+		}
+	}
+	before := c.at
+	if c.o.Revision != nil {
+		c.at.epoch, c.at.counter = c.o.Revision(c.snapshot)
+	} else if len(changed) > 0 {
+		c.at.counter++
+	}
+	now := c.at
+	var streams []*sender
+	if len(changed) > 0 || len(again) > 0 || now != before {
+		for s := range c.streams {
+			streams = append(streams, s)
+		}
+	}
+	c.mu.Unlock()
+
+	for _, s := range streams {
+		if before.epoch != now.epoch {
+			s.end(ErrEpoch)
+			continue
+		}
+		s.mark(changed, again, now)
+	}
+}
+
+// put renews one entry and reports whether it may be different.
+func (c *catalog) put(sh *shelf, key string, id api.ID, derived bool) bool {
+	old := sh.entries[key]
+	row, ok := sh.kind.Row(c.snapshot, id)
+	if !ok || !c.way.leaves(sh.kind, row) {
+		delete(sh.entries, key)
+		return old != nil
+	}
+	if old != nil && old.row == row && !derived {
+		return false
+	}
+	e := &entry{row: row}
+	if old != nil {
+		e.res = old.res
+	}
+	sh.entries[key] = e
+	return true
+}
+
+// item returns the encoded row. A row that cannot be encoded keeps its last
+// good form, so that the peer neither loses it nor waits for it.
+func (c *catalog) item(sh *shelf, key string, e *entry) *wire.Resource {
+	if e.done {
+		return e.res
+	}
+	e.done = true
+	c.encoded++
+	p, err := c.way.pack(c.snapshot, sh.kind, e.row)
+	var res *wire.Resource
+	var lost []string
+	if err == nil {
+		res, lost, err = encode(sh.kind, p)
+	}
+	log := c.o.Log.With(slog.String("kind", sh.kind.Info().Name), slog.String("name", key))
+	switch {
+	case err != nil:
+		log.Error("row cannot be sent to other control planes", "error", err)
+		return e.res
+	case len(lost) > 0:
+		log.Warn("fields of a row cannot be sent to other control planes", "fields", lost)
+	}
+	if e.res == nil || e.res.Version != res.Version {
+		e.res = res
+	}
+	return e.res
+}
+
+// attach enters a stream: from now on it is told of every change.
+func (c *catalog) attach(s *sender) revision {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.streams[s] = struct{}{}
+	return c.at
+}
+
+func (c *catalog) detach(s *sender) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.streams, s)
+}
