@@ -1,0 +1,178 @@
+// Package bootstrap makes the first configuration of an Envoy, and is the HTTP
+// endpoint that gives it to proxies.
+//
+// It owns the question and the answer of POST /bootstrap ([Request], [Answer]),
+// the Envoy bootstrap built from them ([Build]) and the HTTP handler ([Handler]),
+// which a zone mounts beside the discovery service. The program that runs next
+// to Envoy (zone/proxy) uses the same types as a client, and [ParseDataplane]
+// to find faults in a definition before anything is sent. It never checks a
+// token (discovery does), never writes rows, and never logs a token.
+//
+//	Request ─▶ Dataplane (sent along, or a row) ─▶ host and CA ─▶ Build ─▶ YAML ─▶ Answer
+//
+// # Why
+//
+// What a proxy says once, at its start, is all a control plane ever learns of
+// the place the proxy runs in: ports, paths, features. It goes into the node
+// metadata, so that every discovery stream repeats it and no control plane has
+// to remember it. Build is a pure function of the request and the parameters;
+// name resolution and certificates are the handler's.
+package bootstrap
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/atoll-mesh/atoll/api"
+)
+
+// Request is the body of POST /bootstrap. The JSON names are those of the
+// existing ecosystem.
+type Request struct {
+	// Mesh and Name make the proxy's id: <mesh>.<name>.
+	Mesh string `json:"mesh"`
+	Name string `json:"name"`
+	// ProxyType is "dataplane" or empty.
+	ProxyType string `json:"proxyType"`
+	// DataplaneToken is the credential for discovery; DataplaneTokenPath is the
+	// file on the proxy's host that holds it.
+	DataplaneToken     string `json:"dataplaneToken,omitempty"`
+	DataplaneTokenPath string `json:"dataplaneTokenPath,omitempty"`
+	// DataplaneResource is a Dataplane (YAML or JSON) that registers itself.
+	DataplaneResource string  `json:"dataplaneResource,omitempty"`
+	Version           Version `json:"version"`
+	// CACert is what the proxy verifies the control plane with, PEM.
+	CACert string `json:"caCert"`
+	// DynamicMetadata is kept for show; keys version.dependencies.<name> become
+	// versions.
+	DynamicMetadata map[string]string `json:"dynamicMetadata"`
+	// OTelEnv says which OpenTelemetry variables are set at the proxy.
+	OTelEnv json.RawMessage `json:"otelEnv,omitempty"`
+	DNSPort uint32          `json:"dnsPort,omitempty"`
+	// ReadinessPort is where the program next to Envoy answers /ready.
+	ReadinessPort uint32 `json:"readinessPort,omitempty"`
+	// AppProbeProxyEnabled means what its Go name says; the name on the wire is
+	// the opposite by an old mistake that cannot be taken back.
+	AppProbeProxyEnabled bool     `json:"appProbeProxyDisabled,omitempty"`
+	OperatingSystem      string   `json:"operatingSystem"`
+	Features             []string `json:"features"`
+	Resources            Limits   `json:"resources"`
+	// Workdir is a directory on the proxy's host for sockets; absolute.
+	Workdir          string       `json:"workdir"`
+	SystemCAPath     string       `json:"systemCaPath"`
+	MetricsResources MetricsFiles `json:"metricsResources"`
+	// DataplaneConfig is the configuration of the transparent proxy; absent
+	// where traffic is not redirected.
+	DataplaneConfig json.RawMessage `json:"dataplaneConfig,omitempty"`
+	// IPv6Enabled absent means true.
+	IPv6Enabled    *bool       `json:"ipv6Enabled,omitempty"`
+	SpireResources SpireSocket `json:"spireResources"`
+}
+
+// Version says which programs ask.
+type Version struct {
+	// Proxy is the program next to Envoy.
+	Proxy ProgramVersion `json:"kumaDp"`
+	Envoy EnvoyVersion   `json:"envoy"`
+}
+
+// ProgramVersion is a version with its origin.
+type ProgramVersion struct {
+	Version   string `json:"version"`
+	GitTag    string `json:"gitTag"`
+	GitCommit string `json:"gitCommit"`
+	BuildDate string `json:"buildDate"`
+}
+
+// EnvoyVersion is what `envoy --version` prints: version "1.40.0" out of build
+// "<commit>/1.40.0/Clean/RELEASE/BoringSSL".
+type EnvoyVersion struct {
+	Version    string `json:"version"`
+	Build      string `json:"build"`
+	Compatible bool   `json:"kumaDpCompatible"`
+}
+
+// Limits are the limits of the proxy's host.
+type Limits struct {
+	MaxHeapSizeBytes uint64 `json:"maxHeapSizeBytes"`
+}
+
+// MetricsFiles are the certificate with which metrics are served.
+type MetricsFiles struct {
+	CertPath string `json:"certPath"`
+	KeyPath  string `json:"keyPath"`
+}
+
+// SpireSocket is the socket of a SPIRE agent.
+type SpireSocket struct {
+	SocketPath string `json:"socketPath"`
+}
+
+// Answer is what POST /bootstrap answers to clients that accept exactly
+// application/json; others get the YAML alone.
+type Answer struct {
+	// Bootstrap is YAML; base64 on the wire, as JSON does with bytes.
+	Bootstrap []byte  `json:"bootstrap"`
+	Sidecar   Sidecar `json:"kumaSidecarConfiguration"`
+}
+
+// Sidecar is what the program next to Envoy has to know.
+type Sidecar struct {
+	Networking SidecarNetworking `json:"networking"`
+	Metrics    SidecarMetrics    `json:"metrics"`
+}
+
+// SidecarNetworking holds the address of the Dataplane.
+type SidecarNetworking struct {
+	Address string `json:"address"`
+}
+
+// SidecarMetrics exists for the shape only: metrics travel with MeshMetric.
+type SidecarMetrics struct {
+	Aggregate []json.RawMessage `json:"aggregate"`
+}
+
+var (
+	// ErrNotDataplane: the text is no YAML or JSON, or not of type Dataplane.
+	ErrNotDataplane = errors.New("not a Dataplane")
+	// ErrCACert: the CA is no PEM certificate, or not that of an authority.
+	ErrCACert = errors.New("not a CA certificate")
+)
+
+// ParseDataplane reads a Dataplane as people write it, YAML or JSON. Errors are
+// [ErrNotDataplane], or *api.Invalid with every fault: unknown fields are faults.
+func ParseDataplane(text string) (*api.Object[api.Dataplane], error) {
+	body, err := yaml.YAMLToJSONStrict([]byte(text))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrNotDataplane, err)
+	}
+	var r api.Report
+	doc, kind := api.ParseDocument(body, &r)
+	if kind == nil || kind.Info().Name != api.Dataplanes.Name {
+		return nil, errors.Join(fmt.Errorf("%w: type is %q", ErrNotDataplane, doc.Type), r.Err())
+	}
+	id := api.ID{Kind: doc.Type, Mesh: doc.Mesh, Name: doc.Name}
+	row := kind.Decode(api.Meta{ID: id, Core: doc.Name, Labels: doc.Labels}, doc.Spec, true, &r)
+	if err := r.Err(); err != nil {
+		return nil, err
+	}
+	return row.(*api.Object[api.Dataplane]), nil
+}
+
+// AdminSocketName is the name of Envoy's administration socket in the work
+// directory.
+const AdminSocketName = "kuma-envoy-admin.sock"
+
+// AdminSocket is Envoy's administration socket under a work directory.
+func AdminSocket(workdir string) string { return path.Join(workdir, AdminSocketName) }
+
+// AccessLogSocket is where a proxy of the existing ecosystem takes access logs.
+// A socket's path is cut, since the kernel takes 107 bytes.
+func AccessLogSocket(workdir, name, mesh string) string {
+	p := path.Join(workdir, "kuma-al-"+name+"-"+mesh)
+	return p[:min(len(p), 98)] + ".sock"
+}
