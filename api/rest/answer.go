@@ -121,6 +121,9 @@ func problemOf(err error) Problem {
 
 func (s *server) fail(w http.ResponseWriter, r *http.Request, title string, err error) {
 	p := problemOf(err)
+	if p.Status == statusClientGone && r.Context().Err() == nil {
+		p = Problem{Status: http.StatusServiceUnavailable, Title: "Service unavailable", Detail: "the control plane is shutting down"}
+	}
 	if p.Title == "" {
 		p.Title = title
 	}

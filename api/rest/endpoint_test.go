@@ -442,6 +442,33 @@ func TestWhatTheDatabaseCouldNotTakeCanBeReplacedAndDeleted(t *testing.T) {
 	p.apply(broken)
 	p.want(200, "DELETE", "/meshes/default/meshtimeouts/t", "")
 	p.want(404, "DELETE", "/meshes/default/meshtimeouts/t", "")
+	// A good row whose replacement was not understood is not in the way either,
+	// nor is either kind when the mesh goes.
+	p.want(201, "PUT", "/meshes/default/meshtimeouts/t", timeout("default", "t"))
+	p.apply(broken)
+	p.want(200, "PUT", "/meshes/default/meshtimeouts/t", timeout("default", "t"))
+	p.apply(broken)
+	other := broken
+	other.Name = "u"
+	p.apply(other)
+	p.want(200, "DELETE", "/meshes/default", "")
+	if left := p.feed.Conditions(); len(left) > 0 {
+		t.Errorf("left in the store: %v", left)
+	}
+}
+
+func TestTheZoneLabelStays(t *testing.T) {
+	p := newPlane(t, atZone)
+	p.mesh("default")
+	record := store.Record{
+		ID: api.ID{Kind: "MeshTimeout", Mesh: "default", Zone: "east", Name: "t"}, Labels: map[string]string{api.LabelZone: "old"},
+		Spec: json.RawMessage(`{"to":[{"targetRef":{"kind":"Mesh"},"default":{"idleTimeout":"1m"}}]}`),
+	}
+	p.apply(record)
+	f := p.want(400, "PUT", "/meshes/default/meshtimeouts/t", timeout("default", "t")).faults(t)
+	if len(f) != 1 || f[0] != `labels["kuma.io/zone"]: is immutable, cannot be changed from "old" to "east"` {
+		t.Errorf("%q", f)
+	}
 }
 
 func FuzzBody(f *testing.F) {

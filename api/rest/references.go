@@ -49,19 +49,19 @@ func (s *server) alsoDeleted(snap *db.Snapshot, row api.Row) ([]store.Op, error)
 		for range api.Dataplanes.In(snap, head.Name) {
 			return nil, invalid(api.Fault{Field: "mesh", Reason: "unable to delete mesh, there are still some dataplanes attached"})
 		}
-		return inMesh(snap, head.Name), nil
+		return s.inMesh(snap, head.Name), nil
 	case api.Zones.Name:
 		if zoneOnline(snap, head.Name) {
 			return nil, invalid(api.Fault{Field: "zone", Reason: "unable to delete Zone, Zone CP is still connected, please shut it down first"})
 		}
-		return fromZone(snap, head.Name), nil
+		return s.fromZone(snap, head.Name), nil
 	}
 	return nil, nil
 }
 
 // inMesh are the deletions of the local rows of a mesh. Copies belong to the
 // control planes that wrote them: those delete them, and then they go here.
-func inMesh(snap *db.Snapshot, mesh string) []store.Op {
+func (s *server) inMesh(snap *db.Snapshot, mesh string) []store.Op {
 	var ops []store.Op
 	for _, k := range api.Kinds {
 		if info := k.Info(); info.Scope != api.MeshScope || info.Memory {
@@ -69,15 +69,24 @@ func inMesh(snap *db.Snapshot, mesh string) []store.Op {
 		}
 		for row := range k.Rows(snap, mesh) {
 			if row.Head().Local() {
-				ops = append(ops, deletion(row))
+				ops = append(ops, s.deletion(row))
 			}
+		}
+	}
+	for _, c := range s.Feeder.Conditions() {
+		k, ok := api.ByName(c.ID.Kind)
+		if !ok || c.Err == nil || c.ID != api.LocalID(k, mesh, "", c.ID.Name, s.Site) {
+			continue
+		}
+		if _, shown := k.Row(snap, c.ID); !shown { // else it is among those above
+			ops = append(ops, store.Op{Record: store.Record{ID: c.ID}, Delete: true, Expect: store.At(c.Revision)})
 		}
 	}
 	return ops
 }
 
 // fromZone are the deletions of the copies that a zone sent.
-func fromZone(snap *db.Snapshot, zone string) []store.Op {
+func (s *server) fromZone(snap *db.Snapshot, zone string) []store.Op {
 	var ops []store.Op
 	for _, k := range api.Kinds {
 		if k.Info().Memory {
@@ -85,7 +94,7 @@ func fromZone(snap *db.Snapshot, zone string) []store.Op {
 		}
 		for row := range k.AllRows(snap) {
 			if row.Head().Source == zone {
-				ops = append(ops, deletion(row))
+				ops = append(ops, s.deletion(row))
 			}
 		}
 	}
@@ -98,7 +107,7 @@ func (s *server) deleteLeftovers(ctx context.Context, mesh string) error {
 		if _, again := api.Meshes.Named(snap, "", mesh); again {
 			return nil, 0, nil
 		}
-		return inMesh(snap, mesh), 0, nil
+		return s.inMesh(snap, mesh), 0, nil
 	})
 	if moved(err) {
 		return nil // whoever was faster deletes or owns it
@@ -108,9 +117,6 @@ func (s *server) deleteLeftovers(ctx context.Context, mesh string) error {
 
 // zoneOnline reports whether the zone is connected to this global.
 func zoneOnline(r db.Reader, zone string) bool {
-	if peer, ok := api.Peers.Get(r, zone); ok && peer.Connected {
-		return true
-	}
 	insight, ok := api.ZoneInsights.Named(r, "", zone)
 	if !ok {
 		return false

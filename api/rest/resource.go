@@ -342,12 +342,18 @@ func (s *server) needMesh(r db.Reader, k api.AnyKind, mesh string) error {
 	}
 }
 
+// writeTime is how long a write may take in all, less than a server has for an
+// answer.
+const writeTime = 20 * time.Second
+
 // attempts is how often a write is planned anew after others were faster.
 const attempts = 8
 
 // write applies what plan makes of a snapshot, and plans again while other
 // writes get in between. No ops: the answer is revision same.
 func (s *server) write(ctx context.Context, plan func(*db.Snapshot) (ops []store.Op, same store.Revision, err error)) (store.Revision, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
 	for attempt := 1; ; attempt++ {
 		snap := s.DB.Snapshot()
 		ops, same, err := plan(snap)
@@ -405,7 +411,7 @@ func (s *server) undoWithoutMesh(ctx context.Context, k api.AnyKind, mesh, name 
 		return nil
 	}
 	if row, ok := k.RowNamed(snap, mesh, name); ok {
-		_, err := s.Feeder.Apply(ctx, []store.Op{deletion(row)})
+		_, err := s.Feeder.Apply(ctx, []store.Op{s.deletion(row)})
 		if err != nil && !moved(err) {
 			return storeError{err}
 		}
@@ -413,9 +419,13 @@ func (s *server) undoWithoutMesh(ctx context.Context, k api.AnyKind, mesh, name 
 	return gone
 }
 
-func deletion(row api.Row) store.Op {
+func (s *server) deletion(row api.Row) store.Op {
 	head := row.Head()
-	return store.Op{Record: store.Record{ID: head.ID}, Delete: true, Expect: store.At(store.Revision(head.Revision))}
+	revision := store.Revision(head.Revision)
+	if c, ok := s.misunderstood(head.ID); ok {
+		revision = c.Revision
+	}
+	return store.Op{Record: store.Record{ID: head.ID}, Delete: true, Expect: store.At(revision)}
 }
 
 func (s *server) delete(k api.AnyKind) handler {
@@ -442,7 +452,7 @@ func (s *server) delete(k api.AnyKind) handler {
 				return nil, 0, err
 			}
 			more, err := s.alsoDeleted(snap, row)
-			return append(more, deletion(row)), 0, err
+			return append(more, s.deletion(row)), 0, err
 		})
 		if err != nil {
 			return err
