@@ -5,8 +5,6 @@ import (
 	"log/slog"
 	"sync"
 
-	"github.com/google/uuid"
-
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/xds/wire"
@@ -80,8 +78,12 @@ func (c *catalog) run(ctx context.Context) {
 func (c *catalog) note(commit db.Commit) {
 	c.noteMu.Lock()
 	c.newest = commit.Snapshot
-	relevant := c.o.Revision != nil // it may have moved
+	relevant := false
 	for _, change := range commit.Changes {
+		if rev, ok := change.New.(*api.Revision); ok && rev.Source == "" {
+			relevant = true
+			continue
+		}
 		if change.Table == api.Zones.Info().Name && c.shelves[change.Table] == nil {
 			c.noteRow(change.Table, api.ID{}, false) // decides what crosses
 			relevant = true
@@ -131,10 +133,7 @@ func (c *catalog) fill(s *db.Snapshot) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.snapshot = s
-	c.at = revision{epoch: uuid.NewString(), counter: 1}
-	if c.o.Revision != nil {
-		c.at.epoch, c.at.counter = c.o.Revision(s)
-	}
+	c.at = own(s)
 	for _, sh := range c.shelves {
 		for row := range sh.kind.AllRows(s) {
 			if c.way.leaves(sh.kind, row) {
@@ -142,6 +141,15 @@ func (c *catalog) fill(s *db.Snapshot) {
 			}
 		}
 	}
+}
+
+// own is the revision of this control plane's own rows.
+func own(s *db.Snapshot) revision {
+	r, ok := api.Revisions.Get(s, "")
+	if !ok {
+		return revision{}
+	}
+	return revision{epoch: r.Epoch, counter: r.Counter}
 }
 
 func (c *catalog) key(k api.AnyKind, id api.ID) string {
@@ -179,11 +187,7 @@ func (c *catalog) turn() {
 		}
 	}
 	before := c.at
-	if c.o.Revision != nil {
-		c.at.epoch, c.at.counter = c.o.Revision(c.snapshot)
-	} else if len(changed) > 0 {
-		c.at.counter++
-	}
+	c.at = own(c.snapshot)
 	now := c.at
 	var streams []*sender
 	if len(changed) > 0 || len(again) > 0 || now != before {
@@ -194,7 +198,7 @@ func (c *catalog) turn() {
 	c.mu.Unlock()
 
 	for _, s := range streams {
-		if before.epoch != now.epoch {
+		if before.epoch != "" && before.epoch != now.epoch {
 			s.end(ErrEpoch)
 			continue
 		}

@@ -37,7 +37,7 @@ type inbox struct {
 	received revision
 	done     revision // all up to here is applied
 	restored bool
-	told     api.Peer // what the table says
+	told     revision // what the table says
 }
 
 // copied is how the peer calls a row, and in which version it is here.
@@ -249,18 +249,18 @@ func (in *inbox) confirm(ctx context.Context, o Options, kind string) error {
 	return nil
 }
 
-// publish brings the peer's row in the database up to date.
+// publish brings the revision that is reached into the database, after the rows
+// that it speaks of.
 func (in *inbox) publish(d *db.DB) {
 	in.mu.Lock()
-	p := api.Peer{Name: in.peer, Connected: in.open > 0, LastData: in.lastData, Epoch: in.done.epoch, Counter: in.done.counter}
-	same := p == in.told
-	in.told = p
-	in.mu.Unlock()
-	if same {
+	defer in.mu.Unlock()
+	if in.done == in.told {
 		return
 	}
+	in.told = in.done
+	r := &api.Revision{Source: in.peer, Mark: api.Mark{Epoch: in.done.epoch, Counter: in.done.counter}}
 	_, err := d.Write(func(tx *db.Tx) error {
-		api.Peers.Put(tx, &p)
+		api.Revisions.Put(tx, r)
 		return nil
 	})
 	if err != nil { // only the function above could fail

@@ -64,10 +64,6 @@ type Options struct {
 	Instance string
 	// Version is the version of this program.
 	Version string
-	// Revision reads the newest revision of this control plane's own rows. Nil:
-	// a counter of this process with an epoch of its own, which is right as long
-	// as nobody compares it with the revision of a store.
-	Revision func(db.Reader) (epoch string, counter uint64)
 	// Heartbeat is the interval of proofs of life to peers that know them;
 	// three missing ones end the connection. Zero: 5 s.
 	Heartbeat time.Duration
@@ -131,6 +127,8 @@ type Status struct {
 	Received, Applied uint64
 	// Sent is the own revision up to which the peer has answered everything.
 	Sent uint64
+	// Items is how many resources were sent on the open connection.
+	Items uint64
 	// Behind counts what the peer should have and has not answered.
 	Behind int
 	// Rejected is what the peer refused of what it was sent.

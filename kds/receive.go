@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -476,11 +477,6 @@ func refusalText(refused map[string]string, held string) string {
 // ends. A message is read only when the one before is written and answered.
 func (r *receiver) serve(ctx context.Context, p pipe) error {
 	defer r.inbox.end()
-	for _, req := range r.requests() {
-		if err := p.SendMsg(req); err != nil {
-			return err
-		}
-	}
 	messages, failed := make(chan *discovery.DeltaDiscoveryResponse), make(chan error, 1)
 	go func() {
 		for {
@@ -496,6 +492,25 @@ func (r *receiver) serve(ctx context.Context, p pipe) error {
 			}
 		}
 	}()
+	// A client learns why its stream ended by reading, not by writing.
+	send := func(req *discovery.DeltaDiscoveryRequest) error {
+		err := p.SendMsg(req)
+		for errors.Is(err, io.EOF) {
+			select {
+			case <-messages:
+			case err = <-failed:
+				return err
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		return err
+	}
+	for _, req := range r.requests() {
+		if err := send(req); err != nil {
+			return err
+		}
+	}
 	silence := time.NewTimer(time.Hour)
 	defer silence.Stop()
 	silence.Stop()
@@ -520,7 +535,7 @@ func (r *receiver) serve(ctx context.Context, p pipe) error {
 					r.o.Log.Warn("some of what a peer sent was refused", slog.String("peer", r.inbox.peer),
 						slog.String("kind", m.GetTypeUrl()), slog.String("reason", e.Message))
 				}
-				if err := p.SendMsg(answer); err != nil {
+				if err := send(answer); err != nil {
 					return err
 				}
 			}

@@ -2,7 +2,9 @@ package kds
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"strings"
 	"sync"
@@ -138,6 +140,7 @@ func (s *sender) run(ctx context.Context) error {
 	beat := time.NewTicker(s.o.Heartbeat)
 	defer beat.Stop()
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -146,13 +149,19 @@ func (s *sender) run(ctx context.Context) error {
 		case err := <-failed:
 			return err
 		case <-s.kick:
-			if err := s.flush(); err != nil {
-				return err
-			}
+			err = s.flush()
 		case <-beat.C:
-			if err := s.beat(); err != nil {
-				return err
+			err = s.beat()
+		}
+		if errors.Is(err, io.EOF) { // a client learns why its stream ended by reading
+			select {
+			case err = <-failed:
+			case <-ctx.Done():
+				err = context.Cause(ctx)
 			}
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
@@ -329,6 +338,7 @@ func (s *sender) progress(st *Status) {
 		return
 	}
 	st.Sent = s.session.Reached()
+	st.Items += s.session.Stats().Items
 	st.Behind = s.session.Behind()
 	for _, r := range s.session.Rejections() {
 		st.Rejected = append(st.Rejected, Rejection{Kind: r.Type, Name: r.Name, Reason: r.Error})
