@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -515,5 +517,71 @@ func BenchmarkList(b *testing.B) {
 				p.want(200, "GET", "/meshes/default/dataplanes", "")
 			}
 		})
+	}
+}
+
+func TestAListRendersItsPageOnly(t *testing.T) {
+	rendered := 0
+	p := newPlane(t, atZone, func(o *rest.Options) {
+		o.Status = func(db.Reader, api.Row) any { rendered++; return nil }
+	})
+	p.mesh("default")
+	records := make([]store.Record, 300)
+	for i := range records {
+		records[i] = store.Record{
+			ID:   api.ID{Kind: "MeshTimeout", Mesh: "default", Zone: "east", Name: fmt.Sprintf("t-%03d", i)},
+			Spec: json.RawMessage(`{"to":[{"targetRef":{"kind":"Mesh"},"default":{"idleTimeout":"1m"}}]}`),
+		}
+	}
+	p.apply(records...)
+	if total := p.want(200, "GET", "/meshes/default/meshtimeouts?size=10&offset=100", "").json(t)["total"]; total != 300.0 || rendered != 10 {
+		t.Errorf("total %v, rendered %d, want 300 and 10", total, rendered)
+	}
+}
+
+func TestManyWritersOfOneResource(t *testing.T) {
+	p := newPlane(t, atZone)
+	p.mesh("default")
+	statuses := make(chan int)
+	for i := range 16 {
+		go func() {
+			doc := strings.Replace(timeout("default", "t"), "30m", fmt.Sprintf("%dm", i+1), 1)
+			statuses <- p.do("PUT", "/meshes/default/meshtimeouts/t", doc).status
+		}()
+	}
+	count := map[int]int{}
+	for range 16 {
+		count[<-statuses]++
+	}
+	if count[201] != 1 || count[200] < 1 || count[200]+count[201]+count[409] != 16 {
+		t.Errorf("answers %v", count)
+	}
+	p.want(200, "GET", "/meshes/default/meshtimeouts/t", "")
+}
+
+func TestServerRefusesLargeHeaders(t *testing.T) {
+	p := newPlane(t, atZone)
+	s := httptest.NewUnstartedServer(nil)
+	s.Config = rest.NewServer(p.http, slog.New(slog.DiscardHandler))
+	s.Start()
+	defer s.Close()
+	get := func(header string) int {
+		r, err := http.NewRequestWithContext(t.Context(), "GET", s.URL+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Much", header)
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		return res.StatusCode
+	}
+	if got := get("little"); got != 200 {
+		t.Errorf("%d", got)
+	}
+	if got := get(strings.Repeat("x", 200<<10)); got != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("%d", got)
 	}
 }
