@@ -151,6 +151,7 @@ var Dataplanes = newKind(Kind[Dataplane]{
 	},
 	Default: func(s *Dataplane) {
 		for i, in := range s.Networking.Inbound {
+			s.Networking.Inbound[i].Protocol = strings.ToLower(in.Protocol)
 			if in.ServiceProbe != nil && in.Health == nil {
 				s.Networking.Inbound[i].Health = &Health{}
 			}
@@ -185,6 +186,15 @@ func dataplaneLabels(m *Meta, s *Dataplane) map[string]string {
 
 // Section is the name by which policies and services name the inbound.
 func (in Inbound) Section() string { return cmp.Or(in.Name, strconv.Itoa(int(in.Port))) }
+
+// AppProtocol is the protocol in the words of services: tcp, http, http2 or grpc.
+func (in Inbound) AppProtocol() string {
+	switch in.Protocol {
+	case "http", "http2", "grpc":
+		return in.Protocol
+	}
+	return "tcp"
+}
 
 // Healthy reports whether the inbound may get traffic.
 func (in Inbound) Healthy() bool {
@@ -295,16 +305,15 @@ func (in *Inbound) check(r *Report) {
 	}
 	if p := in.ServiceProbe; p != nil {
 		at := r.At("serviceProbe")
-		for field, d := range map[string]*ProtoDuration{"interval": p.Interval, "timeout": p.Timeout} {
-			if d != nil && d.Duration <= 0 {
+		positive := func(field string, bad bool) {
+			if bad {
 				at.At(field).Add("must be greater than 0")
 			}
 		}
-		for field, n := range map[string]*uint32{"unhealthyThreshold": p.UnhealthyThreshold, "healthyThreshold": p.HealthyThreshold} {
-			if n != nil && *n == 0 {
-				at.At(field).Add("must be greater than 0")
-			}
-		}
+		positive("interval", p.Interval != nil && p.Interval.Duration <= 0)
+		positive("timeout", p.Timeout != nil && p.Timeout.Duration <= 0)
+		positive("unhealthyThreshold", p.UnhealthyThreshold != nil && *p.UnhealthyThreshold == 0)
+		positive("healthyThreshold", p.HealthyThreshold != nil && *p.HealthyThreshold == 0)
 	}
 }
 

@@ -65,18 +65,29 @@ type Resolution struct {
 // Resolutions holds the resolved host names.
 var Resolutions = db.NewTable(Schema, "resolutions", func(r *Resolution) string { return r.Host })
 
-// Peer is what this control plane knows of another one: a zone at global,
-// global at a zone.
-type Peer struct {
-	// Name is the zone's name, or [Global].
-	Name      string
-	Connected bool
-	// LastData is when the peer last said anything on a data stream.
-	LastData time.Time
-	// Epoch and Counter are the newest revision of the peer that is applied here.
-	Epoch   string
-	Counter uint64
+// Revision is how far the database is in the history of one source.
+type Revision struct {
+	// Source is empty for the control plane's own store, else [Global] or the
+	// name of a zone.
+	Source string
+	Mark
 }
 
-// Peers holds the control planes this one is or was connected to.
-var Peers = db.NewTable(Schema, "peers", func(p *Peer) string { return p.Name })
+// Revisions holds one row per source, written in the same transaction as the
+// rows that it speaks of or after them: "converged at r" is r of one source.
+var Revisions = db.NewTable(Schema, "revisions", func(r *Revision) string { return r.Source })
+
+// ServiceState is what a zone found out about one of its MeshServices; it is
+// joined on read and when the service is sent to others.
+type ServiceState struct {
+	Service ID
+	// Available: at least one proxy is healthy.
+	Available bool
+	// Identities are the SPIFFE IDs of its proxies, sorted.
+	Identities []string
+	// Connected and Healthy of Total proxies.
+	Connected, Healthy, Total int
+}
+
+// ServiceStates holds the states of the local services.
+var ServiceStates = db.NewTable(Schema, "service-states", func(s *ServiceState) string { return s.Service.Key() })

@@ -1,5 +1,10 @@
 package api
 
+import (
+	"cmp"
+	"fmt"
+)
+
 // HostnameGenerator gives services names for DNS.
 type HostnameGenerator struct {
 	// Selector has exactly one member.
@@ -29,3 +34,37 @@ var HostnameGenerators = newKind(Kind[HostnameGenerator]{
 	},
 	Validate: validateHostnameGenerator,
 })
+
+func validateHostnameGenerator(_ *Meta, s *HostnameGenerator, r *Report) {
+	n := 0
+	for _, sel := range []*LabelSelector{s.Selector.MeshService, s.Selector.MeshExternalService, s.Selector.MeshMultiZoneService} {
+		if sel != nil {
+			n++
+		}
+	}
+	if n != 1 {
+		r.At("selector").Add("exact one selector (meshService, meshExternalService, meshMultiZoneService) must be defined")
+	}
+	at := r.At("template")
+	if out, ok := checkTemplate(s.Template, hostnameVars, at); ok && (len(out) > 253 || !dnsSubdomain.MatchString(out)) {
+		at.Add("must render to a lowercase RFC 1123 subdomain, got %q", out)
+	}
+}
+
+var hostnameVars = []string{"Name", "DisplayName", "Namespace", "Mesh", "Zone"}
+
+// Hostname renders the host name that a generator gives to a service. The zone
+// is that of the control plane; a service of another zone has its own in a label.
+func Hostname(template string, service *Meta, zone string) (string, error) {
+	name, err := render(template, service.Labels, map[string]string{
+		"Name": service.Core, "DisplayName": service.Name, "Namespace": service.Labels[LabelNamespace],
+		"Mesh": service.Mesh, "Zone": cmp.Or(service.Labels[LabelZone], zone),
+	})
+	switch {
+	case err != nil:
+		return "", err
+	case len(name) > 253 || !dnsSubdomain.MatchString(name):
+		return "", fmt.Errorf("%q is no lowercase RFC 1123 subdomain", name)
+	}
+	return name, nil
+}

@@ -10,7 +10,7 @@ type Mesh struct {
 	_ struct{} `gone:"networking" use:"MeshPassthrough"`
 	_ struct{} `gone:"routing" use:"MeshLoadBalancingStrategy and MeshTrafficPermission"`
 	_ struct{} `gone:"constraints" use:""`
-	_ struct{} `gone:"meshServices" use:"nothing: services are always MeshServices (Exclusive)"`
+	_ struct{} `gone:"meshServices" use:""`
 
 	// SkipCreatingInitialPolicies are the kinds of which a new mesh gets no
 	// initial row; * means all of them.

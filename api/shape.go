@@ -390,12 +390,12 @@ func sortedKeys[V any](m map[string]V) []string {
 // it resembles, or with all known names if they are few, or with nothing.
 func didYouMean(name string, known []string) string {
 	plain := func(s string) string { return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s)) }
-	best, distance := "", len(name)/3+1
+	best, distance := "", max(1, len(name)/3)+1
 	for _, k := range known {
 		if plain(k) == plain(name) {
 			return fmt.Sprintf("; did you mean %q?", k)
 		}
-		if d := edits(plain(name), plain(k)); d < distance || d == distance && best == "" && d < len(k) {
+		if d := edits(plain(name), plain(k)); d < distance {
 			best, distance = k, d
 		}
 	}
@@ -408,27 +408,31 @@ func didYouMean(name string, known []string) string {
 	return ""
 }
 
-// edits is the Levenshtein distance; long names, which come from outside, are
-// not compared.
+// edits is the number of characters to insert, delete, replace or swap with the
+// next one; long names, which come from outside, are not compared.
 func edits(a, b string) int {
 	if len(a) > 64 || len(b) > 64 {
 		return 64
 	}
+	var before []int
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
+		next := make([]int, len(b)+1)
+		next[0] = i + 1
 		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
+			replaced := row[j]
+			if a[i] != b[j] {
+				replaced++
 			}
-			next := min(row[j+1]+1, row[j]+1, diagonal+cost)
-			diagonal, row[j+1] = row[j+1], next
+			next[j+1] = min(row[j+1]+1, next[j]+1, replaced)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				next[j+1] = min(next[j+1], before[j-1]+1)
+			}
 		}
+		before, row = row, next
 	}
 	return row[len(b)]
 }
