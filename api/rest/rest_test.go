@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,7 +47,7 @@ type plane struct {
 type failing struct {
 	store.Store
 	err     error
-	applied int
+	applied atomic.Int64
 	before  func([]store.Op)
 }
 
@@ -57,7 +58,7 @@ func (f *failing) Apply(ctx context.Context, ops []store.Op) (store.Revision, er
 	if f.before != nil {
 		f.before(ops)
 	}
-	f.applied++
+	f.applied.Add(1)
 	return f.Store.Apply(ctx, ops)
 }
 
@@ -229,9 +230,9 @@ func TestWriteReadDelete(t *testing.T) {
 		t.Errorf("by KRI: %s", kri.text)
 	}
 	// What was read can be written back, and changes nothing.
-	writes := p.store.applied
+	writes := p.store.applied.Load()
 	again := p.want(200, "PUT", "/meshes/default/meshtimeouts/t1", got.text)
-	if p.store.applied != writes {
+	if p.store.applied.Load() != writes {
 		t.Error("an unchanged document was written")
 	}
 	if again.header.Get(rest.RevisionHeader) != made.header.Get(rest.RevisionHeader) || made.header.Get(rest.RevisionHeader) == "" {
@@ -297,7 +298,7 @@ func TestErrorsOfPaths(t *testing.T) {
 func TestBadDocumentsNameEveryFault(t *testing.T) {
 	p := newPlane(t, atZone)
 	p.mesh("default")
-	writes := p.store.applied
+	writes := p.store.applied.Load()
 	for name, c := range map[string]struct {
 		path, body string
 		fields     []string // in invalid_parameters; nil: a Bad Request without
@@ -333,7 +334,7 @@ func TestBadDocumentsNameEveryFault(t *testing.T) {
 			}
 		})
 	}
-	if p.store.applied != writes {
+	if p.store.applied.Load() != writes {
 		t.Error("a bad document was written")
 	}
 }
@@ -554,9 +555,9 @@ func TestPages(t *testing.T) {
 
 func TestMeshBringsItsKeyAndTakesAllWithIt(t *testing.T) {
 	p := newPlane(t, atZone)
-	writes := p.store.applied
+	writes := p.store.applied.Load()
 	p.want(201, "PUT", "/meshes/prod", `{"type":"Mesh","name":"prod"}`)
-	if p.store.applied != writes+1 {
+	if p.store.applied.Load() != writes+1 {
 		t.Error("a mesh and what comes with it were not one write")
 	}
 	token := p.want(200, "POST", "/tokens/dataplane", `{"mesh":"prod"}`)
