@@ -1,0 +1,166 @@
+package plan
+
+import (
+	"cmp"
+	"reflect"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/incr"
+	"github.com/atoll-mesh/atoll/xds/envoy"
+	"github.com/atoll-mesh/atoll/xds/ir"
+	"github.com/atoll-mesh/atoll/xds/wire"
+)
+
+// encode makes the bytes of a resource. A resource that cannot be built fails
+// its own query: the last good one stays and everybody else goes on.
+func encode[V any, M proto.Message](r *incr.Run, t wire.Type, name string, build func(V) (M, error), v V) *wire.Resource {
+	m, err := build(v)
+	if err != nil {
+		r.Fail(err)
+		return nil
+	}
+	res, err := wire.Encode(t, name, m)
+	if err != nil {
+		r.Fail(err)
+		return nil
+	}
+	return res
+}
+
+// clusterKey is all that decides how a client reaches a port.
+type clusterKey struct {
+	Port     Port
+	Timeouts ir.Timeouts
+	Protocol string // of the client's listener
+	Identity string // the client's own secret; empty: plaintext
+}
+
+// serviceTLS is how clients with the identity speak to a port; nil: plaintext.
+func serviceTLS(r *incr.Run, k clusterKey) (*ir.ClientTLS, bool) {
+	if k.Identity == "" {
+		return nil, true
+	}
+	s := servers.Get(r, k.Port.Service)
+	if !s.TLS {
+		return nil, true
+	}
+	kind, _ := api.ByName(k.Port.Service.Kind)
+	sni, ok := api.SNI(kind, k.Port.Service, k.Port.Section)
+	return &ir.ClientTLS{Identity: k.Identity, Bundle: bundleName, SNI: sni, ALPN: []string{"kuma"}, SpiffeIDs: s.IDs}, ok
+}
+
+var cluster = incr.NewQuery("cluster", func(r *incr.Run, k clusterKey) ir.Cluster {
+	tls, _ := serviceTLS(r, k)
+	c := ir.Cluster{
+		Name: k.Port.Name(), Origin: ir.OriginOutbound,
+		ConnectTimeout: k.Timeouts.Connect,
+		// Between proxies requests travel over HTTP/2 whatever the ends speak.
+		Protocol: ir.HTTP2, TLS: tls, TrackRemaining: true,
+	}
+	if k.Protocol == "http" || k.Protocol == "http2" {
+		c.IdleTimeout, c.MaxStream, c.MaxConnection = k.Timeouts.Idle, k.Timeouts.MaxStream, k.Timeouts.MaxConnection
+	}
+	return c
+}, func(a, b ir.Cluster) bool { return reflect.DeepEqual(a, b) })
+
+var clusterBytes = incr.NewQuery("encode.cluster", func(r *incr.Run, k clusterKey) *wire.Resource {
+	c := cluster.Get(r, k)
+	return encode(r, wire.Cluster, c.Name, envoy.Cluster, c)
+}, sameBytes)
+
+// View is what a client's place means for the endpoints it is given.
+type View struct {
+	// Ingress views see only what is in this zone: an ingress never sends on.
+	Ingress bool
+}
+
+type endpointsKey struct {
+	Port Port
+	View View
+}
+
+var endpoints = incr.NewQuery("endpoints", func(r *incr.Run, k endpointsKey) ir.Endpoints {
+	e := ir.Endpoints{Cluster: k.Port.Name()}
+	add := func(l ir.Locality) {
+		if len(l.Endpoints) > 0 {
+			e.Localities = append(e.Localities, l)
+		}
+	}
+	here := settings(r).Site.Zone
+	switch k.Port.Service.Kind {
+	case "MeshService":
+		svc, ok := api.MeshServices.Get(r, k.Port.Service)
+		if !ok {
+			return e
+		}
+		if isRemote(r, &svc.Meta) {
+			if !k.View.Ingress {
+				add(remote(r, svc))
+			}
+		} else {
+			add(ir.Locality{Zone: here, Endpoints: members.Get(r, k.Port)})
+		}
+	case "MeshMultiZoneService":
+		var local []ir.Endpoint
+		zones := map[string]ir.Locality{}
+		name := k.Port.Section
+		for svc := range behind(r, k.Port.Service) {
+			i := slices.IndexFunc(svc.Spec.Ports, func(p api.MeshServicePort) bool { return p.Section() == name })
+			if i < 0 {
+				continue
+			}
+			if !isRemote(r, &svc.Meta) {
+				local = append(local, members.Get(r, Port{svc.ID, name})...)
+			} else if !k.View.Ingress && svc.Spec.State == "Available" {
+				zones[svc.Zone] = remote(r, svc)
+			}
+		}
+		add(ir.Locality{Zone: here, Endpoints: sortEndpoints(local)})
+		for _, l := range zones {
+			add(l)
+		}
+	}
+	slices.SortFunc(e.Localities, func(a, b ir.Locality) int {
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Zone, b.Zone))
+	})
+	return e
+}, func(a, b ir.Endpoints) bool { return reflect.DeepEqual(a, b) })
+
+// remote is how a service of another zone is reached: through that zone's
+// ingress addresses, after all endpoints of this zone.
+func remote(r *incr.Run, svc *api.Object[api.MeshService]) ir.Locality {
+	return ir.Locality{Zone: svc.Zone, Priority: 1, Endpoints: zoneAddresses.Get(r, zoneKey{svc.Mesh, svc.Zone})}
+}
+
+type zoneKey struct{ Mesh, Zone string }
+
+// zoneAddresses is the ingress addresses of another zone for one mesh; none
+// while the mesh has no identity, because crossing zones takes mTLS.
+var zoneAddresses = incr.NewQuery("zone-addresses", func(r *incr.Run, k zoneKey) []ir.Endpoint {
+	any := false
+	for range api.MeshIdentities.In(r, k.Mesh) {
+		any = true
+		break
+	}
+	if !any {
+		return nil
+	}
+	var out []ir.Endpoint
+	for a := range api.MeshZoneAddresses.Labelled(r, k.Mesh, map[string]string{api.LabelZone: k.Zone}) {
+		for _, ip := range addressesOf(r, a.Spec.Address) {
+			out = append(out, ir.Endpoint{
+				Address: ir.Address{Host: ip, Port: uint32(a.Spec.Port)}, Weight: 1,
+				Tags: map[string]string{api.LabelZone: k.Zone},
+			})
+		}
+	}
+	return sortEndpoints(out)
+}, equalEndpoints)
+
+var endpointsBytes = incr.NewQuery("encode.endpoints", func(r *incr.Run, k endpointsKey) *wire.Resource {
+	e := endpoints.Get(r, k)
+	return encode(r, wire.Endpoints, e.Cluster, envoy.Endpoints, e)
+}, sameBytes)

@@ -1,0 +1,289 @@
+package plan
+
+import (
+	"cmp"
+	"encoding/json"
+	"reflect"
+	"slices"
+	"strconv"
+	"unique"
+
+	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/incr"
+	"github.com/atoll-mesh/atoll/api/policy"
+	"github.com/atoll-mesh/atoll/xds/envoy"
+	"github.com/atoll-mesh/atoll/xds/ir"
+	"github.com/atoll-mesh/atoll/xds/wire"
+)
+
+// catchAllRoute is the name of the route that forwards what no rule matches:
+// the base64 SHA-256 of its matches, as existing dashboards know it.
+const catchAllRoute = "9Zuf5Tg79OuZcQITwBbQykxAk2u4fRKrwYn3//AL4Yo="
+
+var httpRouteSet = incr.NewQuery("http-routes", func(r *incr.Run, mesh string) *policy.Set[api.MeshHTTPRoute] {
+	return policy.NewSet(slices.Collect(api.MeshHTTPRoutes.In(r, mesh)), func(s *api.MeshHTTPRoute) *api.TargetRef { return s.TargetRef }, false)
+}, (*policy.Set[api.MeshHTTPRoute]).Equal)
+
+type routeRules = []policy.Keyed[[]api.HTTPMatch, api.HTTPRouteConf]
+
+// httpRoutesTo is the routes of a class, by destination.
+var httpRoutesTo = incr.NewQuery("http-routes-to", func(r *incr.Run, c policy.Class) *httpRules {
+	p := c.Proxy()
+	return policy.NewToRules(httpRouteSet.Get(r, p.Mesh).Select(p), func(s *api.MeshHTTPRoute) []policy.To[routeRules] {
+		out := make([]policy.To[routeRules], len(s.To))
+		for i, t := range s.To {
+			out[i].TargetRef = t.TargetRef
+			for _, rule := range t.Rules {
+				out[i].Default = append(out[i].Default, policy.Keyed[[]api.HTTPMatch, api.HTTPRouteConf]{Key: rule.Matches, Conf: rule.Default})
+			}
+		}
+		return out
+	}, resolver(r, p.Mesh), policy.MergeKeyed)
+}, (*httpRules).Equal)
+
+type httpRules = policy.ToRules[[]policy.KeyedRule[[]api.HTTPMatch, api.HTTPRouteConf]]
+
+// routesKey asks for the routes of a class towards a port.
+type routesKey struct {
+	Class policy.Class
+	To    target
+}
+
+// routesPlan is the key of a route resource and the other ports it forwards to.
+type routesPlan struct {
+	Key      routeKey
+	Backends []target
+}
+
+// routeKey is all that decides a route resource: classes with equal rules and
+// timeouts share it. Rules is the JSON of []ir.Route, empty for the catch-all
+// alone.
+type routeKey struct {
+	Port    Port
+	Rules   unique.Handle[string]
+	Request ir.Duration
+	Stream  ir.Duration
+}
+
+var httpRoutes = incr.NewQuery("routes-plan", func(r *incr.Run, k routesKey) routesPlan {
+	t := outboundTimeouts(r, k.Class, k.To.Port)
+	plan := routesPlan{Key: routeKey{Port: k.To.Port, Request: t.Request, Stream: t.StreamIdle, Rules: unique.Make("")}}
+	rules, _, ok := httpRoutesTo.Get(r, k.Class).Lookup(policy.Destination{ID: k.To.Port.Service, Section: k.To.Port.Section})
+	if !ok {
+		return plan
+	}
+	b := routeBuilder{r: r, key: k, plan: &plan, mesh: k.Class.Proxy().Mesh}
+	var routes []sortableRoute
+	for i, merged := range rules {
+		for _, match := range merged.Key {
+			routes = append(routes, sortableRoute{b.route(merged, match), match, i})
+		}
+	}
+	slices.SortStableFunc(routes, compareRoutes)
+	out := make([]ir.Route, len(routes))
+	for i := range routes {
+		out[i] = routes[i].route
+	}
+	text, err := json.Marshal(out)
+	if err != nil {
+		r.Fail(err)
+	}
+	plan.Key.Rules = unique.Make(string(text))
+	return plan
+}, func(a, b routesPlan) bool { return a.Key == b.Key && slices.Equal(a.Backends, b.Backends) })
+
+type routeBuilder struct {
+	r    *incr.Run
+	key  routesKey
+	plan *routesPlan
+	mesh string
+}
+
+// route is one match of one merged rule. It is named after the most important
+// policy that contributes to it.
+func (b *routeBuilder) route(rule policy.KeyedRule[[]api.HTTPMatch, api.HTTPRouteConf], match api.HTTPMatch) ir.Route {
+	from := rule.Steps[len(rule.Steps)-1].Source
+	section := "rule_" + strconv.Itoa(from.Index)
+	out := ir.Route{Name: api.MeshHTTPRoutes.KRI(from.Policy.ID, section), Match: routeMatch(match)}
+	f := &ir.Forward{}
+	t := outboundTimeouts(b.r, b.key.Class, b.key.To.Port, policy.Destination{ID: from.Policy.ID, Section: section})
+	f.Timeout, f.IdleTimeout = t.Request, t.StreamIdle
+	b.backends(f, rule.Conf)
+	for _, filter := range rule.Conf.Filters {
+		b.filter(&out, f, filter)
+	}
+	switch {
+	case out.Redirect != nil:
+	case len(f.Backends) == 0:
+		out.Respond = &ir.Respond{Status: 500}
+	default:
+		out.Forward = f
+	}
+	return out
+}
+
+func (b *routeBuilder) backends(f *ir.Forward, conf api.HTTPRouteConf) {
+	if len(conf.BackendRefs) == 0 {
+		f.Backends = []ir.Backend{{Cluster: b.key.To.Port.Name(), Weight: 100}}
+		return
+	}
+	for _, ref := range conf.BackendRefs {
+		weight := uint32(1)
+		if ref.Weight != nil {
+			weight = uint32(*ref.Weight)
+		}
+		if weight == 0 {
+			continue
+		}
+		if to := b.backend(ref); isHTTP(to.Protocol) {
+			f.Backends = append(f.Backends, ir.Backend{Cluster: to.Port.Name(), Weight: weight})
+		} else {
+			f.Unresolved += weight
+		}
+	}
+}
+
+// backend resolves a reference and notes that the class needs its cluster.
+func (b *routeBuilder) backend(ref api.BackendRef) target {
+	to := resolve.Get(b.r, Backend{Kind: ref.Kind, Mesh: b.mesh, Labels: encodeLabels(ref.Labels), Port: ref.Port, Section: ref.SectionName})
+	if to != (target{}) && isHTTP(to.Protocol) && !slices.Contains(b.plan.Backends, to) {
+		b.plan.Backends = append(b.plan.Backends, to)
+	}
+	return to
+}
+
+func (b *routeBuilder) filter(out *ir.Route, f *ir.Forward, filter api.HTTPFilter) {
+	switch filter.Type {
+	case "RequestHeaderModifier":
+		out.RequestHeaders = headerChange(filter.RequestHeaderModifier)
+	case "ResponseHeaderModifier":
+		out.ResponseHeaders = headerChange(filter.ResponseHeaderModifier)
+	case "RequestRedirect":
+		d := filter.RequestRedirect
+		out.Redirect = &ir.Redirect{Scheme: d.Scheme, Host: d.Hostname, Port: d.Port, Status: d.StatusCode, Path: pathRewrite(d.Path)}
+	case "URLRewrite":
+		f.Rewrite = ir.Rewrite{Host: filter.URLRewrite.Hostname, AutoHost: filter.URLRewrite.HostToBackendHostname, Path: pathRewrite(filter.URLRewrite.Path)}
+	case "RequestMirror":
+		to := b.backend(filter.RequestMirror.BackendRef)
+		if to == (target{}) {
+			return
+		}
+		share := ir.All
+		if p := filter.RequestMirror.Percentage; p != nil {
+			share = ir.Share(p.Decimal() * 10_000)
+		}
+		f.Mirrors = append(f.Mirrors, ir.Mirror{Cluster: to.Port.Name(), Share: share})
+	}
+}
+
+func headerChange(m *api.HeaderModifier) ir.HeaderChange {
+	list := func(from []api.HeaderKeyValue) []ir.Header {
+		var out []ir.Header
+		for _, h := range from {
+			out = append(out, ir.Header{Name: h.Name, Value: h.Value})
+		}
+		return out
+	}
+	return ir.HeaderChange{Set: list(m.Set), Add: list(m.Add), Remove: m.Remove}
+}
+
+func pathRewrite(p *api.PathRewrite) ir.PathRewrite {
+	switch {
+	case p == nil:
+		return ir.PathRewrite{}
+	case p.Type == "ReplaceFullPath":
+		return ir.PathRewrite{Kind: ir.ReplaceFull, Value: p.ReplaceFullPath}
+	}
+	return ir.PathRewrite{Kind: ir.ReplacePrefix, Value: p.ReplacePrefixMatch}
+}
+
+func routeMatch(m api.HTTPMatch) ir.RouteMatch {
+	out := ir.RouteMatch{Method: m.Method}
+	if m.Path != nil {
+		out.Path = ir.PathMatch{Match: matchType(m.Path.Type), Value: m.Path.Value}
+	}
+	seen := map[string]bool{}
+	for _, h := range m.Headers {
+		if !seen[h.Name] { // of several with one name the first counts
+			seen[h.Name] = true
+			out.Headers = append(out.Headers, ir.HeaderMatch{Name: h.Name, Match: matchType(h.Type), Value: h.Value})
+		}
+	}
+	for _, q := range m.QueryParams {
+		out.Query = append(out.Query, ir.QueryMatch{Name: q.Name, Match: matchType(q.Type), Value: q.Value})
+	}
+	return out
+}
+
+func matchType(t string) ir.Match {
+	switch t {
+	case "PathPrefix", "Prefix":
+		return ir.Prefix
+	case "RegularExpression":
+		return ir.Regex
+	case "Present":
+		return ir.Present
+	case "Absent":
+		return ir.Absent
+	}
+	return ir.Exact
+}
+
+// sortableRoute is a route with what decides its place among the others.
+type sortableRoute struct {
+	route ir.Route
+	match api.HTTPMatch
+	rank  int
+}
+
+// compareRoutes puts the more specific match first: kind of path, its length,
+// method, number of headers, number of query parameters, importance.
+func compareRoutes(a, b sortableRoute) int {
+	path := func(m api.HTTPMatch) (kind, length int) {
+		switch {
+		case m.Path == nil:
+			return 3, 0
+		case m.Path.Type == "PathPrefix":
+			return 1, -len(m.Path.Value)
+		case m.Path.Type == "RegularExpression":
+			return 2, -len(m.Path.Value)
+		}
+		return 0, 0
+	}
+	method := func(m api.HTTPMatch) int {
+		if m.Method != "" {
+			return 0
+		}
+		return 1
+	}
+	ak, al := path(a.match)
+	bk, bl := path(b.match)
+	return cmp.Or(cmp.Compare(ak, bk), cmp.Compare(al, bl), cmp.Compare(method(a.match), method(b.match)),
+		cmp.Compare(len(b.match.Headers), len(a.match.Headers)), cmp.Compare(len(b.match.QueryParams), len(a.match.QueryParams)),
+		cmp.Compare(a.rank, b.rank))
+}
+
+var routes = incr.NewQuery("routes", func(r *incr.Run, k routeKey) ir.RouteConfig {
+	name := k.Port.Name()
+	var list []ir.Route
+	if text := k.Rules.Value(); text != "" {
+		if err := json.Unmarshal([]byte(text), &list); err != nil {
+			r.Fail(err)
+		}
+	}
+	if !slices.ContainsFunc(list, func(x ir.Route) bool { return x.Match.IsZero() || catchesAll(x.Match) }) {
+		list = append(list, ir.Route{Name: catchAllRoute, Forward: &ir.Forward{
+			Backends: []ir.Backend{{Cluster: name, Weight: 100}}, Timeout: k.Request, IdleTimeout: k.Stream,
+		}})
+	}
+	return ir.RouteConfig{Name: name, Origin: ir.OriginOutbound, Hosts: []ir.VirtualHost{{Name: name, Routes: list}}}
+}, func(a, b ir.RouteConfig) bool { return reflect.DeepEqual(a, b) })
+
+func catchesAll(m ir.RouteMatch) bool {
+	return m.Path == ir.PathMatch{Match: ir.Prefix, Value: "/"} && m.Method == "" && len(m.Headers) == 0 && len(m.Query) == 0
+}
+
+var routesBytes = incr.NewQuery("encode.routes", func(r *incr.Run, k routeKey) *wire.Resource {
+	c := routes.Get(r, k)
+	return encode(r, wire.Route, c.Name, envoy.Routes, c)
+}, sameBytes)

@@ -1,0 +1,155 @@
+package plan
+
+import (
+	"cmp"
+	"reflect"
+	"slices"
+
+	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/db"
+	"github.com/atoll-mesh/atoll/api/incr"
+	"github.com/atoll-mesh/atoll/api/policy"
+	"github.com/atoll-mesh/atoll/xds/envoy"
+	"github.com/atoll-mesh/atoll/xds/ir"
+	"github.com/atoll-mesh/atoll/xds/wire"
+)
+
+// sectionKey is an inbound as policies see it.
+type sectionKey struct {
+	Class   policy.Class
+	Section string
+}
+
+// inboundRules is all that policies say about the inbounds of a class.
+type inboundRules struct {
+	Permissions ir.Permissions
+	Timeouts    inboundTimeouts
+}
+
+var rulesIn = incr.NewQuery("rules-in", func(r *incr.Run, k sectionKey) *inboundRules {
+	return &inboundRules{Permissions: permissionsIn(r, k), Timeouts: timeoutsIn(r, k)}
+}, func(a, b *inboundRules) bool { return reflect.DeepEqual(a, b) })
+
+func inboundName(in api.Inbound) string { return "self_inbound_dp_" + in.Section() }
+
+// addInbounds names a listener and a cluster for each inbound. Of two with one
+// name the first stays, as Envoy would have it.
+func addInbounds(own *Set, dp *api.Object[api.Dataplane]) {
+	for i, in := range dp.Spec.Networking.Inbound {
+		name := inboundName(in)
+		if _, taken := own.Listeners[name]; !taken {
+			own.Listeners[name] = inboundBytes.Ref(listenerKey{dp.ID, i})
+			own.Clusters[name] = inboundClusterBytes.Ref(listenerKey{dp.ID, i})
+		}
+	}
+}
+
+// inboundOf returns the Dataplane's inbound at the position of the key, and
+// what policies say about it.
+func inboundOf(r *incr.Run, k listenerKey) (*api.Object[api.Dataplane], api.Inbound, *inboundRules) {
+	dp, ok := api.Dataplanes.Get(r, k.Proxy)
+	if !ok || k.Index >= len(dp.Spec.Networking.Inbound) {
+		return nil, api.Inbound{}, nil
+	}
+	in := dp.Spec.Networking.Inbound[k.Index]
+	section := in.Section()
+	c := policy.ProxyOf(&dp.Meta, selectorKeys.Get(r, dp.Mesh), []string{section}).Class()
+	return dp, in, rulesIn.Get(r, sectionKey{c, section})
+}
+
+var inbound = incr.NewQuery("inbound", func(r *incr.Run, k listenerKey) *ir.Listener {
+	dp, in, rules := inboundOf(r, k)
+	if dp == nil {
+		return nil
+	}
+	name := inboundName(in)
+	protocol := protocolOf(in.Protocol)
+	chain := ir.Chain{}
+	if w := identity.Get(r, dp.ID); w.SPIFFE != "" {
+		chain.TLS = &ir.ServerTLS{Identity: w.Secret, Bundle: bundleName, TrustDomains: trustDomains.Get(r, dp.Mesh)}
+		chain.Permissions = &rules.Permissions
+		chain.Logs = []ir.AccessLog{{Path: "/dev/stdout", Denied: true}}
+	}
+	all := rules.Timeouts.All
+	if isHTTP(protocol) {
+		chain.HTTP = &ir.HTTP{
+			StatName: name, GRPC: protocol == "grpc", ForwardPeer: true, InternalCIDRs: settings(r).InternalCIDRs,
+			IdleTimeout: generatorTimeouts.Idle, StreamIdleTimeout: generatorTimeouts.StreamIdle, RequestHeadersTimeout: all.RequestHeaders,
+			Routes: &ir.RouteConfig{
+				Name: name, Origin: ir.OriginInbound, RemoveRequestHeaders: []string{"x-kuma-tags"},
+				Hosts: []ir.VirtualHost{{Name: name, Routes: []ir.Route{{Forward: &ir.Forward{
+					Backends: []ir.Backend{{Cluster: name}}, Timeout: all.Request.Or(ir.Span(0)), IdleTimeout: all.StreamIdle, Peers: rules.Timeouts.Peers,
+				}}}}},
+			},
+		}
+	} else {
+		chain.TCP = &ir.TCP{StatName: name, Backends: []ir.Backend{{Cluster: name}}, IdleTimeout: all.Idle}
+	}
+	tags := dp.Labels
+	if len(tags) == 0 {
+		tags = map[string]string{"kuma.io/unified-name": name}
+	}
+	return &ir.Listener{
+		Name: name, Origin: ir.OriginInbound, Direction: ir.Inbound, Tags: tags,
+		Address:   ir.Address{Host: firstAddress(r, cmp.Or(in.Address, dp.Spec.Networking.Address)), Port: in.Port},
+		ReusePort: reusePort(r, dp.ID), Chains: []ir.Chain{chain},
+	}
+}, func(a, b *ir.Listener) bool { return reflect.DeepEqual(a, b) })
+
+func firstAddress(r db.Reader, address string) string {
+	if list := addressesOf(r, address); len(list) > 0 {
+		return list[0]
+	}
+	return address
+}
+
+var inboundBytes = incr.NewQuery("encode.inbound", func(r *incr.Run, k listenerKey) *wire.Resource {
+	l := inbound.Get(r, k)
+	if l == nil {
+		return nil
+	}
+	return encode(r, wire.Listener, l.Name, envoy.Listener, *l)
+}, sameBytes)
+
+var inboundClusterBytes = incr.NewQuery("encode.inbound-cluster", func(r *incr.Run, k listenerKey) *wire.Resource {
+	dp, in, rules := inboundOf(r, k)
+	if dp == nil {
+		return nil
+	}
+	all := rules.Timeouts.All
+	c := ir.Cluster{
+		Name: inboundName(in), Origin: ir.OriginInbound, ConnectTimeout: all.Connect, TrackRemaining: true,
+		Static: []ir.Locality{{Endpoints: []ir.Endpoint{{Address: ir.Address{
+			Host: firstAddress(r, cmp.Or(in.ServiceAddress, in.Address, dp.Spec.Networking.Address)),
+			Port: cmp.Or(in.ServicePort, in.Port),
+		}}}}},
+	}
+	switch protocolOf(in.Protocol) {
+	case "http":
+		c.Protocol, c.IdleTimeout, c.MaxStream, c.MaxConnection = ir.HTTP1, all.Idle, all.MaxStream, all.MaxConnection
+	case "http2":
+		c.Protocol, c.IdleTimeout, c.MaxStream, c.MaxConnection = ir.HTTP2, all.Idle, all.MaxStream, all.MaxConnection
+	case "grpc":
+		c.Protocol, c.IdleTimeout = ir.HTTP2, generatorTimeouts.Idle
+	}
+	return encode(r, wire.Cluster, c.Name, envoy.Cluster, c)
+}, sameBytes)
+
+var permissionSet = incr.NewQuery("permissions", func(r *incr.Run, mesh string) *policy.Set[api.MeshTrafficPermission] {
+	return policy.NewSet(slices.Collect(api.MeshTrafficPermissions.In(r, mesh)),
+		func(s *api.MeshTrafficPermission) *api.TargetRef { return s.TargetRef }, false)
+}, (*policy.Set[api.MeshTrafficPermission]).Equal)
+
+// permissionsIn is who may call an inbound; nobody while no policy speaks.
+func permissionsIn(r *incr.Run, k sectionKey) ir.Permissions {
+	p := k.Class.Proxy()
+	found := policy.PermissionsFor(permissionSet.Get(r, p.Mesh).Select(p), k.Section)
+	list := func(from []policy.Permission) []ir.Permission {
+		var out []ir.Permission
+		for _, one := range from {
+			out = append(out, ir.Permission{Policy: api.MeshTrafficPermissions.KRI(one.Policy.ID, ""), Peer: peerMatch(one.Match)})
+		}
+		return out
+	}
+	return ir.Permissions{Deny: list(found.Deny), Allow: list(found.Allow), AllowShadowDeny: list(found.AllowWithShadowDeny)}
+}

@@ -1,0 +1,186 @@
+package plan
+
+import (
+	"cmp"
+	"net"
+	"reflect"
+	"slices"
+	"strconv"
+
+	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/db"
+	"github.com/atoll-mesh/atoll/api/incr"
+	"github.com/atoll-mesh/atoll/xds/envoy"
+	"github.com/atoll-mesh/atoll/xds/ir"
+	"github.com/atoll-mesh/atoll/xds/wire"
+)
+
+// exposed is a port of this zone that other zones may call, and its SNI.
+type exposed struct {
+	Port Port
+	SNI  string
+}
+
+// exposures is what the ingresses of this zone offer for a mesh: its own
+// services and all multi-zone services, sorted by SNI. Of two with one SNI the
+// first stays.
+var exposures = incr.NewQuery("exposures", func(r *incr.Run, mesh string) []exposed {
+	var out []exposed
+	add := func(k api.AnyKind, row api.Row) {
+		for p := range servicePorts(row) {
+			if sni, ok := api.SNI(k, row.Head().ID, p.Section); ok {
+				out = append(out, exposed{Port{row.Head().ID, p.Section}, sni})
+			}
+		}
+	}
+	for svc := range api.MeshServices.In(r, mesh) {
+		if !isRemote(r, &svc.Meta) {
+			add(api.MeshServices, svc)
+		}
+	}
+	for svc := range api.MeshMultiZoneServices.In(r, mesh) {
+		add(api.MeshMultiZoneServices, svc)
+	}
+	slices.SortFunc(out, func(a, b exposed) int { return cmp.Compare(a.SNI, b.SNI) })
+	return slices.CompactFunc(out, func(a, b exposed) bool { return a.SNI == b.SNI })
+}, slices.Equal[[]exposed])
+
+// ingressSet is the clusters and endpoints behind an ingress, the same for all
+// ingresses of the zone. An ingress sees only TLS: it reads the server name and
+// passes the bytes on.
+var ingressSet = incr.NewQuery("ingress-set", func(r *incr.Run, mesh string) *Set {
+	s := newSet()
+	for _, x := range exposures.Get(r, mesh) {
+		name := x.Port.Name()
+		s.Clusters[name] = ingressClusterBytes.Ref(x.Port)
+		s.Endpoints[name] = endpointsBytes.Ref(endpointsKey{x.Port, View{Ingress: true}})
+	}
+	return s
+}, equalSets)
+
+var ingressClusterBytes = incr.NewQuery("encode.ingress-cluster", func(r *incr.Run, p Port) *wire.Resource {
+	return encode(r, wire.Cluster, p.Name(), envoy.Cluster, ir.Cluster{Name: p.Name(), Origin: ir.OriginIngress, ConnectTimeout: systemConnect, TrackRemaining: true})
+}, sameBytes)
+
+// listenerKey is a listener that a Dataplane declares: an inbound or, for zone
+// proxies, a listener, by its position.
+type listenerKey struct {
+	Proxy api.ID
+	Index int
+}
+
+var ingressListenerBytes = incr.NewQuery("encode.ingress-listener", func(r *incr.Run, k listenerKey) *wire.Resource {
+	l := ingressListener.Get(r, k)
+	if l == nil {
+		return nil
+	}
+	return encode(r, wire.Listener, l.Name, envoy.Listener, *l)
+}, sameBytes)
+
+// ingressListener is nil when there is nothing to expose.
+var ingressListener = incr.NewQuery("ingress-listener", func(r *incr.Run, k listenerKey) *ir.Listener {
+	dp, ok := api.Dataplanes.Get(r, k.Proxy)
+	if !ok || k.Index >= len(dp.Spec.Networking.Listeners) {
+		return nil
+	}
+	d := dp.Spec.Networking.Listeners[k.Index]
+	l := &ir.Listener{
+		Name: zoneListenerName(d), Origin: ir.OriginIngress, Direction: ir.Inbound,
+		Address: ir.Address{Host: d.Address, Port: d.Port}, ReusePort: reusePort(r, k.Proxy),
+	}
+	for _, x := range exposures.Get(r, k.Proxy.Mesh) {
+		name := x.Port.Name()
+		l.Chains = append(l.Chains, ir.Chain{
+			Match: ir.ChainMatch{Transport: "tls", SNI: []string{x.SNI}},
+			TCP:   &ir.TCP{StatName: name, Backends: []ir.Backend{{Cluster: name}}},
+		})
+	}
+	if len(l.Chains) == 0 {
+		return nil
+	}
+	return l
+}, func(a, b *ir.Listener) bool { return reflect.DeepEqual(a, b) })
+
+func zoneListenerName(l api.ZoneListener) string {
+	kind := "self_zoneingress_dp_"
+	if l.Type == "ZoneEgress" {
+		kind = "self_zoneegress_dp_"
+	}
+	return kind + cmp.Or(l.Name, strconv.Itoa(int(l.Port)))
+}
+
+func reusePort(r db.Reader, proxy api.ID) ir.Switch {
+	c, ok := api.Connections.Get(r, proxy.Key())
+	return ir.SwitchOf(ok && c.ReusePort)
+}
+
+// addIngress adds what a zone ingress serves.
+func addIngress(r *incr.Run, own *Set, dp *api.Object[api.Dataplane]) {
+	for i, l := range dp.Spec.Networking.Listeners {
+		if l.Type != "ZoneIngress" {
+			continue
+		}
+		set := ingressSet.Get(r, dp.Mesh)
+		for name, ref := range set.Clusters {
+			own.Clusters[name] = ref
+		}
+		for name, ref := range set.Endpoints {
+			own.Endpoints[name] = ref
+		}
+		own.Listeners[zoneListenerName(l)] = ingressListenerBytes.Ref(listenerKey{dp.ID, i})
+	}
+}
+
+// addAdmin adds the listener through which the proxy's health and, for the
+// control plane alone, its administration are reached.
+func addAdmin(r *incr.Run, own *Set, dp *api.Object[api.Dataplane]) {
+	c, ok := api.Connections.Get(r, dp.ID.Key())
+	if !ok {
+		return
+	}
+	if c.AdminSocket != "" || c.AdminPort != 0 {
+		own.Clusters[adminName] = adminClusterBytes.Ref(adminKey{Name: adminName, Address: adminAddress(c)})
+	}
+	if c.ReadinessPort != 0 {
+		own.Clusters[readinessName] = adminClusterBytes.Ref(adminKey{
+			Name: readinessName, Address: ir.Address{Host: loopback(c.AdminAddress), Port: c.ReadinessPort}})
+	}
+}
+
+const (
+	adminName     = "system_envoy_admin"
+	readinessName = "system_probe_readiness"
+)
+
+// systemConnect is the connect timeout of clusters that no policy speaks of.
+var systemConnect = ir.Span(5e9)
+
+type adminKey struct {
+	Name    string
+	Address ir.Address
+}
+
+var adminClusterBytes = incr.NewQuery("encode.admin-cluster", func(r *incr.Run, k adminKey) *wire.Resource {
+	return encode(r, wire.Cluster, k.Name, envoy.Cluster, ir.Cluster{
+		Name: k.Name, Origin: ir.OriginAdmin, ConnectTimeout: systemConnect, TrackRemaining: true,
+		Static: []ir.Locality{{Endpoints: []ir.Endpoint{{Address: k.Address}}}},
+	})
+}, sameBytes)
+
+func adminAddress(c *api.Connection) ir.Address {
+	if c.AdminSocket != "" {
+		return ir.Address{Pipe: c.AdminSocket}
+	}
+	return ir.Address{Host: loopback(c.AdminAddress), Port: c.AdminPort}
+}
+
+// loopback is where an administration that listens everywhere is dialled.
+func loopback(address string) string {
+	switch ip := net.ParseIP(address); {
+	case ip == nil, ip.Equal(net.IPv4zero):
+		return "127.0.0.1"
+	case ip.Equal(net.IPv6zero):
+		return "::1"
+	}
+	return address
+}

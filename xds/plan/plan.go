@@ -1,0 +1,161 @@
+// Package plan computes what each proxy gets, as queries from rows to encoded
+// resources.
+//
+// It owns the queries and the meaning of the kinds for a proxy: which services
+// it reaches, by which clusters, routes and endpoints, whom it lets in. Package
+// xds holds the result of [Proxy] for each connected proxy and of each resource
+// named there; inspection reads the same queries. It never builds Envoy's
+// protobufs (xds/envoy does), never writes the database, knows no stream.
+//
+//	Dataplane, Connection ─▶ classOf ─▶ class ─┐ names → resources
+//	        │                                  ├▶ Proxy ─▶ Plan
+//	        └────────▶ inbounds, ingress ──────┘
+//	resources: cluster(service port, effective policy) · endpoints(service port, view)
+//	           listener, routes(service port, effective policy) · inbound(proxy, port) · secret(proxy) · bundle(mesh)
+//
+// # Why
+//
+// Proxies that differ in nothing that any rule reads are one class: what they
+// may call is planned once. A resource is keyed by what goes into it (the
+// service port and the effective policy), so that equal variants are one
+// resource, encoded once, whoever uses them, and a change runs the queries that
+// read it and no others. Each resource is two queries, one to the IR and one to
+// bytes, so that nothing is encoded when the IR comes out equal.
+package plan
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/db"
+	"github.com/atoll-mesh/atoll/api/incr"
+	"github.com/atoll-mesh/atoll/xds/wire"
+)
+
+// Ref is a resource's key: which resource, in which variant.
+type Ref = incr.Ref[*wire.Resource]
+
+// Names maps Envoy's names of one type to resources.
+type Names map[string]Ref
+
+// Set is names of every type. It is immutable.
+type Set struct{ Clusters, Endpoints, Secrets, Listeners, Routes Names }
+
+// Of returns the names of a type; nil for types that are not planned.
+func (s *Set) Of(t wire.Type) Names {
+	switch t {
+	case wire.Cluster:
+		return s.Clusters
+	case wire.Endpoints:
+		return s.Endpoints
+	case wire.Secret:
+		return s.Secrets
+	case wire.Listener:
+		return s.Listeners
+	case wire.Route:
+		return s.Routes
+	}
+	return nil
+}
+
+// Plan is what one proxy gets. Own resources win over those of the class.
+type Plan struct {
+	Own *Set
+	// Class is shared by all proxies of the class; compare by pointer.
+	Class *Set
+}
+
+// Get returns the resource of Envoy's name.
+func (p *Plan) Get(t wire.Type, name string) (Ref, bool) {
+	if p == nil {
+		return Ref{}, false
+	}
+	if ref, ok := p.Own.Of(t)[name]; ok {
+		return ref, true
+	}
+	ref, ok := p.Class.Of(t)[name]
+	return ref, ok
+}
+
+// All calls yield for every name of a type, own resources first.
+func (p *Plan) All(t wire.Type, yield func(name string, ref Ref) bool) {
+	if p == nil {
+		return
+	}
+	own := p.Own.Of(t)
+	for name, ref := range own {
+		if !yield(name, ref) {
+			return
+		}
+	}
+	for name, ref := range p.Class.Of(t) {
+		if _, hidden := own[name]; !hidden && !yield(name, ref) {
+			return
+		}
+	}
+}
+
+func newSet() *Set {
+	return &Set{Clusters: Names{}, Endpoints: Names{}, Secrets: Names{}, Listeners: Names{}, Routes: Names{}}
+}
+
+func equalSets(a, b *Set) bool {
+	return a == b || maps.Equal(a.Clusters, b.Clusters) && maps.Equal(a.Endpoints, b.Endpoints) &&
+		maps.Equal(a.Secrets, b.Secrets) && maps.Equal(a.Listeners, b.Listeners) && maps.Equal(a.Routes, b.Routes)
+}
+
+// Proxy is the plan of a connected proxy; nil while its Dataplane is unknown.
+var Proxy = incr.NewQuery("proxy", proxyPlan, func(a, b *Plan) bool {
+	return a == b || a != nil && b != nil && a.Class == b.Class && equalSets(a.Own, b.Own)
+})
+
+func proxyPlan(r *incr.Run, id api.ID) *Plan {
+	dp, ok := api.Dataplanes.Get(r, id)
+	if !ok {
+		return nil
+	}
+	own := newSet()
+	who := identity.Get(r, id)
+	if who.SPIFFE != "" {
+		own.Secrets[who.Secret] = secretBytes.Ref(id)
+		own.Secrets[bundleName] = bundleBytes.Ref(id.Mesh)
+	}
+	addInbounds(own, dp)
+	addIngress(r, own, dp)
+	addAdmin(r, own, dp)
+	return &Plan{Own: own, Class: class.Get(r, classKey(r, dp, who))}
+}
+
+// Equality of resources is equality of bytes; the older pointer stays.
+func sameBytes(a, b *wire.Resource) bool {
+	return a == b || a != nil && b != nil && a.Version == b.Version && a.Name == b.Name
+}
+
+// settings is the control plane's own row; the zero value before it is there.
+func settings(r db.Reader) api.Settings {
+	if s, ok := api.SettingsTable.Get(r, ""); ok {
+		return *s
+	}
+	return api.Settings{}
+}
+
+// encodeLabels writes labels as one comparable text, sorted; decodeLabels is
+// its inverse. Label names and values hold neither newline nor '='.
+func encodeLabels(labels map[string]string) string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		b.WriteString(name + "=" + labels[name] + "\n")
+	}
+	return b.String()
+}
+
+func decodeLabels(text string) map[string]string {
+	labels := map[string]string{}
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+		labels[name] = value
+	}
+	return labels
+}

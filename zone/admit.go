@@ -1,0 +1,271 @@
+package zone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/types/known/structpb"
+	"sigs.k8s.io/yaml"
+
+	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/db"
+	"github.com/atoll-mesh/atoll/api/store"
+	"github.com/atoll-mesh/atoll/xds"
+)
+
+// proxyOwner marks Dataplanes that their proxies registered themselves.
+const proxyOwner = "proxy"
+
+// admit checks who a proxy is, registers it if it brought its Dataplane, and
+// enters its connection. Its errors are what the proxy's log shows.
+func (z *zone) admit(ctx context.Context, h *xds.Hello) (api.ID, error) {
+	meta := h.Node.GetMetadata().GetFields()
+	if kind := meta["dataplane.proxyType"].GetStringValue(); kind != "" && kind != "dataplane" {
+		return api.ID{}, fmt.Errorf("proxy type %q is not served: use a Dataplane with networking.listeners", kind)
+	}
+	var row *api.Object[api.Dataplane]
+	var err error
+	if text := meta["dataplane.resource"].GetStringValue(); text != "" {
+		row, err = z.brought(h, text)
+	} else {
+		row, err = z.known(h)
+	}
+	if err != nil {
+		return api.ID{}, err
+	}
+	if err := z.authenticate(h, row); err != nil {
+		return api.ID{}, err
+	}
+	if row.Revision == 0 {
+		if err := z.register(ctx, row); err != nil {
+			return api.ID{}, err
+		}
+	}
+	return row.ID, z.connect(h, row.ID, meta)
+}
+
+// known is the stored Dataplane of a proxy that did not bring one.
+func (z *zone) known(h *xds.Hello) (*api.Object[api.Dataplane], error) {
+	row, ok := api.Dataplanes.Named(z.DB.Snapshot(), h.Mesh, h.Name)
+	if !ok || !row.Local() {
+		return nil, fmt.Errorf("resource %q not found; create a Dataplane in the control plane first or pass it as an argument to the proxy", h.Mesh+"."+h.Name)
+	}
+	return row, nil
+}
+
+// brought is the Dataplane that the proxy carries in its metadata, with the
+// labels as it sent them.
+func (z *zone) brought(h *xds.Hello, text string) (*api.Object[api.Dataplane], error) {
+	body, err := yaml.YAMLToJSON([]byte(text))
+	if err != nil {
+		return nil, fmt.Errorf("the Dataplane in the metadata of the proxy is not YAML: %w", err)
+	}
+	var r api.Report
+	doc, kind := api.ParseDocument(body, &r)
+	if err := r.Err(); err != nil {
+		return nil, err
+	}
+	if kind != api.AnyKind(api.Dataplanes) {
+		return nil, fmt.Errorf("the metadata of the proxy holds a %s, not a Dataplane", doc.Type)
+	}
+	if doc.Mesh != h.Mesh || doc.Name != h.Name {
+		return nil, fmt.Errorf("proxyId {mesh: %s, name: %s} does not match proxy resource {mesh: %s, name: %s}", h.Mesh, h.Name, doc.Mesh, doc.Name)
+	}
+	if _, ok := api.Meshes.Named(z.DB.Snapshot(), "", doc.Mesh); !ok {
+		return nil, fmt.Errorf("mesh: mesh %q does not exist", doc.Mesh)
+	}
+	api.CheckMeta(kind, doc, z.Site, &r)
+	id := api.LocalID(kind, doc.Mesh, "", doc.Name, z.Site)
+	row := kind.Decode(api.Meta{ID: id, Labels: doc.Labels, Owner: proxyOwner}, doc.Spec, true, &r)
+	if err := r.Err(); err != nil {
+		return nil, err
+	}
+	return row.(*api.Object[api.Dataplane]), nil
+}
+
+// authenticate checks the proxy's token against the Dataplane it says it is,
+// and against the one that is stored under the same name.
+func (z *zone) authenticate(h *xds.Hello, row *api.Object[api.Dataplane]) error {
+	if z.config.DPServer.Auth == "none" {
+		return nil
+	}
+	if len(h.Credentials) != 1 {
+		return fmt.Errorf("could not extract credential from DiscoveryRequest: request must have exactly 1 %q header, got %d", "authorization", len(h.Credentials))
+	}
+	snap := z.DB.Snapshot()
+	claims, err := z.Validator.ParseDataplane(snap, z.Now(), row.Mesh, h.Credentials[0])
+	if err != nil {
+		return fmt.Errorf("authentication failed: %w", err)
+	}
+	if err := claims.Check(row, z.workloadBound(snap, row, claims.Tags)); err != nil {
+		return fmt.Errorf("authentication failed: %w", err)
+	}
+	if old, ok := api.Dataplanes.Named(snap, row.Mesh, row.Name); ok && row.Revision == 0 {
+		if err := claims.Check(old, false); err != nil {
+			return fmt.Errorf("authentication failed: another proxy of this name is registered: %w", err)
+		}
+	}
+	return nil
+}
+
+// workloadBound reports whether the token must name the workload: the identity
+// derives from it, and the workload is more than the Dataplane's own name, which
+// every token can be bound to. A token that is bound to the service tag of
+// older clients has named it.
+func (z *zone) workloadBound(snap *db.Snapshot, row *api.Object[api.Dataplane], tags map[string][]string) bool {
+	workload := api.Workload(row)
+	if workload == row.Name || len(tags[api.LabelService]) > 0 && workload == row.Label(api.LabelService) {
+		return false
+	}
+	mid := api.SelectIdentity(api.MeshIdentities.In(snap, row.Mesh), row.Labels)
+	if mid == nil {
+		return false
+	}
+	id, err := api.SPIFFEID(mid, row, z.Site.Zone)
+	return err == nil && id.FromWorkload
+}
+
+// registerTries bounds the attempts to register against concurrent writers.
+const registerTries = 5
+
+// register stores the Dataplane that a proxy brought.
+func (z *zone) register(ctx context.Context, row *api.Object[api.Dataplane]) error {
+	rec := store.RecordOf(row)
+	rec.Labels = api.ComputeLabels(api.Dataplanes, row.ID, row.Labels, z.Site)
+	rec.Owner, rec.Modified = proxyOwner, z.Now()
+	for try := 0; ; try++ {
+		op := store.Op{Record: rec, Expect: store.Absent}
+		if have, ok := api.Dataplanes.Get(z.DB.Snapshot(), row.ID); ok {
+			op.Expect = store.At(store.Revision(have.Revision))
+			op.Record.Created, op.Record.Owner = have.Created, have.Owner
+		} else {
+			op.Record.Created = rec.Modified
+		}
+		_, err := z.Feeder.Apply(ctx, []store.Op{op})
+		if err == nil || !errors.Is(err, store.ErrConflict) || try == registerTries {
+			return err
+		}
+	}
+}
+
+// connect enters the connection of an admitted proxy.
+func (z *zone) connect(h *xds.Hello, id api.ID, meta map[string]*structpb.Value) error {
+	c := &api.Connection{
+		Proxy: id, Instance: z.Instance, Stream: h.Stream, Since: z.Now(),
+		AdminAddress: meta["dataplane.admin.address"].GetStringValue(), AdminSocket: meta["dataplane.admin.socketPath"].GetStringValue(),
+		AdminPort: portOf(meta["dataplane.admin.port"]), ReadinessPort: portOf(meta["dataplane.readinessReporter.port"]),
+		IPv6: true,
+	}
+	if v, ok := meta["ipv6Enabled"]; ok {
+		c.IPv6 = v.GetBoolValue()
+	}
+	for _, f := range meta["features"].GetListValue().GetValues() {
+		c.ReusePort = c.ReusePort || f.GetStringValue() == "feature-reuse-port"
+	}
+	_, err := z.DB.Write(func(tx *db.Tx) error {
+		api.Connections.Put(tx, c)
+		return nil
+	})
+	return err
+}
+
+// portOf reads a port that the metadata has as text or as number.
+func portOf(v *structpb.Value) uint32 {
+	if v == nil {
+		return 0
+	}
+	if n := v.GetNumberValue(); n > 0 && n < 1<<16 {
+		return uint32(n)
+	}
+	n, err := strconv.ParseUint(v.GetStringValue(), 10, 16)
+	if err != nil {
+		return 0
+	}
+	return uint32(n)
+}
+
+// report enters what the discovery server says about a stream.
+func (z *zone) report(s xds.Status) { z.status.Report(s) }
+
+// reap deletes Dataplanes that their proxies registered, when the proxies have
+// been away for the deregistration delay. After a start every proxy has that
+// time, and half a minute more, to come back.
+func (z *zone) reap(ctx context.Context) error {
+	delay := time.Duration(z.config.DPServer.DeregistrationDelay)
+	wake := make(chan struct{}, 1)
+	stop := z.DB.OnCommit(func(c db.Commit) {
+		for _, ch := range c.Changes {
+			if ch.Table == api.Connections.Name() {
+				select {
+				case wake <- struct{}{}:
+				default:
+				}
+				return
+			}
+		}
+	})
+	defer stop()
+	away := map[api.ID]time.Time{}
+	snap := z.DB.Snapshot()
+	for dp := range api.Dataplanes.All(snap) {
+		if dp.Owner == proxyOwner {
+			away[dp.ID] = z.Now().Add(delay + 30*time.Second)
+		}
+	}
+	seen := map[api.ID]bool{}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		next := z.sweep(ctx, away, seen, delay)
+		timer.Stop()
+		if !next.IsZero() {
+			timer.Reset(max(next.Sub(z.Now()), 10*time.Millisecond))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// sweep compares who is connected with who was, deletes who is due, and returns
+// when the next one is. Its cost follows the number of connections.
+func (z *zone) sweep(ctx context.Context, away map[api.ID]time.Time, seen map[api.ID]bool, delay time.Duration) (next time.Time) {
+	snap, now := z.DB.Snapshot(), z.Now()
+	connected := map[api.ID]bool{}
+	for c := range api.Connections.All(snap) {
+		connected[c.Proxy], seen[c.Proxy] = true, true
+		delete(away, c.Proxy)
+	}
+	for id := range seen {
+		if !connected[id] {
+			delete(seen, id)
+			away[id] = now.Add(delay)
+		}
+	}
+	for id, due := range away {
+		dp, ok := api.Dataplanes.Get(snap, id)
+		if !ok || dp.Owner != proxyOwner {
+			delete(away, id)
+			continue
+		}
+		if now.Before(due) {
+			if next.IsZero() || due.Before(next) {
+				next = due
+			}
+			continue
+		}
+		delete(away, id)
+		op := store.Op{Record: store.RecordOf(dp), Delete: true, Expect: store.At(store.Revision(dp.Revision))}
+		if _, err := z.Feeder.Apply(ctx, []store.Op{op}); err != nil && !errors.Is(err, store.ErrConflict) && ctx.Err() == nil {
+			z.Log.Error("a proxy that is away cannot be deleted", "mesh", id.Mesh, "proxy", id.Name, "error", err)
+			away[id] = now.Add(delay)
+		}
+	}
+	return next
+}

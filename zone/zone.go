@@ -1,0 +1,239 @@
+// Package zone is the assembly of a zone control plane on Universal: it serves
+// configuration to the proxies of one zone, with or without a global above it.
+//
+// It owns nothing but the wiring. Everything that runs is started in [Run], in
+// one list, and ends with the context:
+//
+//	feeder        store ─▶ database                    api/store
+//	engine        database ─▶ plans, resources         api/incr, xds/plan
+//	xds           plans ─▶ proxies                     xds
+//	identity      authorities, certificates            zone/identity
+//	derive        services, zone addresses             zone/derive
+//	status        what proxies say ─▶ rows             zone/status
+//	names         host names ─▶ addresses              zone/names
+//	reaper        proxies that do not come back        this package
+//	link          rows to and from global              kds
+//	servers       REST, diagnostics, dp-server         api/server
+//
+// # Why
+//
+// Plain constructors in order, no container: a reader finds who talks to whom
+// by reading one function.
+package zone
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/db"
+	"github.com/atoll-mesh/atoll/api/incr"
+	"github.com/atoll-mesh/atoll/api/server"
+	"github.com/atoll-mesh/atoll/kds"
+	"github.com/atoll-mesh/atoll/xds"
+	"github.com/atoll-mesh/atoll/xds/bootstrap"
+	"github.com/atoll-mesh/atoll/xds/wire"
+	"github.com/atoll-mesh/atoll/zone/derive"
+	"github.com/atoll-mesh/atoll/zone/identity"
+	"github.com/atoll-mesh/atoll/zone/names"
+	"github.com/atoll-mesh/atoll/zone/status"
+)
+
+// zone is the parts that the functions of this package share.
+type zone struct {
+	*server.Server
+	config Config
+	engine *incr.Engine
+	xds    *xds.Server
+	status *status.Feeder
+}
+
+// Run runs a zone control plane until the context ends. Addresses and other
+// words for people go to out.
+func Run(ctx context.Context, c Config, version string, out io.Writer) error {
+	var r api.Report
+	c.Validate(&r)
+	if err := r.Err(); err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	s, err := server.Open(c.Config, c.Site(), version, out)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	z := &zone{Server: s, config: c}
+	if err := z.settings(); err != nil {
+		return err
+	}
+	z.engine = incr.New(s.DB.Snapshot())
+	z.xds = xds.New(xds.Options{
+		Engine: z.engine, Instance: s.Instance, Admit: z.admit, Report: z.report,
+		Drain: time.Duration(c.DPServer.Drain), Now: s.Now, Log: s.Log,
+	})
+	z.status = status.New(status.Options{
+		DB: s.DB, Site: s.Site, Instance: s.Instance, Converged: z.xds.Convergence,
+		Flush: time.Duration(c.DPServer.StatusFlush), Now: s.Now, Log: s.Log,
+	})
+	rest, err := s.Listen("API", c.API.Address)
+	if err != nil {
+		return err
+	}
+	diagnostics, err := s.Listen("diagnostics", c.Diagnostics.Address)
+	if err != nil {
+		return err
+	}
+	dp, err := s.Listen("dp-server", c.DPServer.Address)
+	if err != nil {
+		return err
+	}
+	handler := s.REST(c, z.statusOf, s.Convergence(c.Name, func(string) bool { return true }))
+	split := server.NewSplit(dp, s.Cert.Server())
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.ServeHTTP(ctx, diagnostics, s.Diagnostics()) })
+	g.Go(func() error { return server.Ended(ctx, s.Feeder.Run(ctx)) })
+	g.Go(func() error {
+		select {
+		case <-s.Feeder.Ready(): // nothing is served before all that is stored is known
+		case <-ctx.Done():
+			return nil
+		}
+		if err := s.Bootstrap(ctx, handler); err != nil {
+			return server.Ended(ctx, err)
+		}
+		g.Go(func() error { return server.Ended(ctx, z.engine.Loop(ctx, s.DB, incr.WithAfter(z.published))) })
+		g.Go(func() error {
+			return identity.Run(ctx, identity.Options{DB: s.DB, Engine: z.engine, Apply: s.Feeder.Apply, Site: s.Site, Instance: s.Instance, Now: s.Now, Log: s.Log})
+		})
+		g.Go(func() error {
+			return derive.Run(ctx, derive.Options{DB: s.DB, Apply: s.Feeder.Apply, Site: s.Site, Grace: time.Duration(c.MeshService.DeletionGracePeriod), Now: s.Now, Log: s.Log})
+		})
+		g.Go(func() error { return z.status.Run(ctx) })
+		g.Go(func() error { return names.Run(ctx, names.Options{DB: s.DB, Log: s.Log}) })
+		g.Go(func() error { return z.reap(ctx) })
+		touch := func(api.ID) {}
+		if s.Site.Federated {
+			link, err := z.link()
+			if err != nil {
+				return err
+			}
+			touch = link.Touch
+			g.Go(func() error { return server.Ended(ctx, link.Run(ctx)) })
+		}
+		g.Go(func() error { return z.services(ctx, touch) })
+		g.Go(func() error { return s.ServeHTTP(ctx, rest, handler) })
+		g.Go(func() error { return split.Run(ctx) })
+		g.Go(func() error { return s.ServeHTTP(ctx, split.HTTP, z.bootstrap(dp.Addr())) })
+		g.Go(func() error { return z.serveProxies(ctx, split) })
+		s.Ready(true)
+		return nil
+	})
+	return g.Wait()
+}
+
+// settings enters what the configuration says to plans.
+func (z *zone) settings() error {
+	_, err := z.DB.Write(func(tx *db.Tx) error {
+		api.SettingsTable.Put(tx, &api.Settings{Site: z.Site, InternalCIDRs: z.config.InternalCIDRs})
+		return nil
+	})
+	return err
+}
+
+// published runs after each round of the engine.
+func (z *zone) published(round incr.Round) {
+	for _, f := range round.Failures {
+		z.Log.Error("a query failed; its last good value stays", "query", f.String())
+	}
+	z.xds.Publish(round)
+	z.status.Poke()
+}
+
+// serveProxies serves discovery to proxies, and at the end lets them go.
+func (z *zone) serveProxies(ctx context.Context, split *server.Split) error {
+	g := grpc.NewServer(
+		grpc.ForceServerCodecV2(wire.Codec()),
+		grpc.MaxConcurrentStreams(1<<20),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 15 * time.Second, Timeout: 15 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	)
+	z.xds.Register(g)
+	stop := context.AfterFunc(ctx, func() {
+		z.xds.Drain(1)
+		g.Stop()
+	})
+	defer stop()
+	if err := g.Serve(split.GRPC); err != nil && !errors.Is(err, grpc.ErrServerStopped) && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// bootstrap is the HTTP side of the dp-server.
+func (z *zone) bootstrap(at net.Addr) http.Handler {
+	params := bootstrap.Params{XDSHost: z.config.DPServer.XDSHost, AdminUnixSocket: true}
+	if tcp, ok := at.(*net.TCPAddr); ok {
+		params.XDSPort = uint32(tcp.Port)
+	}
+	return bootstrap.Handler(bootstrap.Options{
+		Dataplane: func(mesh, name string) (*api.Object[api.Dataplane], bool) {
+			return api.Dataplanes.Named(z.DB.Snapshot(), mesh, name)
+		},
+		MeshExists: func(name string) bool {
+			_, ok := api.Meshes.Named(z.DB.Snapshot(), "", name)
+			return ok
+		},
+		AuthRequired: z.config.DPServer.Auth != "none",
+		Chain:        func() []byte { return z.Cert.Chain },
+		Params:       params, Log: z.Log,
+	})
+}
+
+// link is the connection to global.
+func (z *zone) link() (*kds.Link, error) {
+	c := z.config.Global
+	o := kds.LinkOptions{
+		Options: kds.Options{
+			DB: z.DB, Feeder: z.Feeder, Instance: z.Instance, Version: z.Version, Log: z.Log,
+			Heartbeat: time.Duration(c.Heartbeat),
+		},
+		Site: z.Site, Address: c.Address, Derive: derived, Max: time.Duration(c.MaxBackoff),
+		TLS: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: c.SkipVerify},
+	}
+	if !strings.Contains(o.Address, "://") {
+		o.Address = "grpcs://" + o.Address
+	}
+	if c.TokenFile != "" {
+		o.Token = func(context.Context) (string, error) {
+			token, err := os.ReadFile(c.TokenFile)
+			if err != nil {
+				return "", fmt.Errorf("zone token: %w", err)
+			}
+			return strings.TrimSpace(string(token)), nil
+		}
+	}
+	if c.CAFile != "" {
+		ca, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("authority of global: %w", err)
+		}
+		o.TLS.RootCAs = x509.NewCertPool()
+		if !o.TLS.RootCAs.AppendCertsFromPEM(ca) {
+			return nil, fmt.Errorf("authority of global: %s holds no PEM certificate", c.CAFile)
+		}
+	}
+	return kds.NewLink(o)
+}
