@@ -275,6 +275,43 @@ func TestAwayAndBack(t *testing.T) {
 	})
 }
 
+func TestRestartsResendNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFederation(t, "east", "west")
+		defer f.close()
+		east, west := f.zones["east"], f.zones["west"]
+		f.global.put(api.Meshes, "", "default", `{"skipCreatingInitialPolicies":["*"]}`)
+		f.global.put(api.MeshTimeouts, "default", "mt1", timeout(1))
+		f.global.put(api.Secrets, "default", "s", `{"data":"dGVzdA=="}`)
+		east.put(api.MeshServices, "default", "backend", serviceSpec)
+		east.put(api.Dataplanes, "default", "backend-1", planeSpec, "app", "x")
+		synctest.Wait()
+		for _, p := range []*plane{east, west, f.global} {
+			p.stop()
+		}
+		f.global.start()
+		f.serve(nil)
+		f.global.put(api.MeshTimeouts, "default", "mt2", timeout(2))
+		for _, zone := range []string{"east", "west"} {
+			f.zones[zone].start()
+			f.link(zone, nil)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		for _, zone := range []string{"east", "west"} {
+			if got := f.status(zone).Items; got != 1 {
+				t.Errorf("global sent %s %d resources, want the one that is new", zone, got)
+			}
+			if st := f.links[zone].Status(); st.Items != 0 || st.Behind != 0 {
+				t.Errorf("%s sent %d resources that global had", zone, st.Items)
+			}
+			if n := len(f.zones[zone].ids(api.MeshTimeouts)); n != 2 {
+				t.Errorf("%s has %d policies of 2", zone, n)
+			}
+		}
+	})
+}
+
 func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFederation(t, "east")
@@ -333,12 +370,10 @@ func TestBrake(t *testing.T) {
 			ids = append(ids, f.global.put(api.MeshTimeouts, "default", "mt-"+string(rune('a'+i)), timeout(1)))
 		}
 		synctest.Wait()
-		ops := 0
 		for _, id := range ids[:12] {
 			f.global.remove(id)
-			ops++
+			synctest.Wait()
 		}
-		synctest.Wait()
 		east := f.zones["east"]
 		if n := len(east.ids(api.MeshTimeouts)); n != 8 {
 			t.Fatalf("single removals were held: %d rows left", n)

@@ -112,6 +112,10 @@ type wiring struct {
 	open map[string][]net.Conn
 }
 
+func newWiring(at *bufconn.Listener) *wiring {
+	return &wiring{at: at, cut: map[string]bool{}, open: map[string][]net.Conn{}}
+}
+
 func (w *wiring) dial(zone string) grpc.DialOption {
 	return grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 		w.mu.Lock()
@@ -157,7 +161,7 @@ var errToken = errors.New("token is not one of this zone")
 
 func newFederation(t *testing.T, zones ...string) *federation {
 	f := &federation{
-		t: t, net: &wiring{cut: map[string]bool{}, open: map[string][]net.Conn{}},
+		t: t, net: newWiring(nil),
 		zones: map[string]*plane{}, links: map[string]*kds.Link{},
 	}
 	f.global = newPlane(t, "")
