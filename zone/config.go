@@ -65,7 +65,7 @@ type MeshServiceConfig struct {
 func Default() Config {
 	return Config{
 		Config: server.Default(), Name: "default",
-		Global: GlobalConfig{Heartbeat: server.Duration(5 * time.Second), MaxBackoff: server.Duration(30 * time.Second)},
+		Global: GlobalConfig{Heartbeat: server.Duration(5 * time.Second), MaxBackoff: server.Duration(10 * time.Second)},
 		DPServer: DPServerConfig{
 			Address: ":5678", Auth: "token", DeregistrationDelay: server.Duration(10 * time.Second),
 			Drain: server.Duration(5 * time.Second), StatusFlush: server.Duration(10 * time.Second),

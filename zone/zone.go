@@ -210,7 +210,7 @@ func (z *zone) link() (*kds.Link, error) {
 			DB: z.DB, Feeder: z.Feeder, Instance: z.Instance, Version: z.Version, Log: z.Log,
 			Heartbeat: time.Duration(c.Heartbeat),
 		},
-		Site: z.Site, Address: c.Address, Derive: derived, Max: time.Duration(c.MaxBackoff),
+		Site: z.Site, Address: c.Address, Derive: derived, Base: 250 * time.Millisecond, Max: time.Duration(c.MaxBackoff),
 		TLS: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: c.SkipVerify},
 	}
 	if !strings.Contains(o.Address, "://") {

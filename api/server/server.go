@@ -165,7 +165,7 @@ func (s *Server) ServeHTTP(ctx context.Context, l net.Listener, h http.Handler) 
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
-	return err
+	return Ended(ctx, err)
 }
 
 // Diagnostics is the handler of health, readiness, metrics and profiles.

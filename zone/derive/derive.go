@@ -242,7 +242,7 @@ func portsOfOne(dp *api.Object[api.Dataplane]) []api.MeshServicePort {
 		}
 		target := api.IntOrStringOf(int(port))
 		ports = append(ports, api.MeshServicePort{
-			Name: cmp.Or(in.Name, strconv.Itoa(int(port))), Port: port, TargetPort: &target, AppProtocol: cmp.Or(in.Protocol, "tcp"),
+			Name: cmp.Or(in.Name, strconv.Itoa(int(port))), Port: port, TargetPort: &target, AppProtocol: in.AppProtocol(),
 		})
 	}
 	return ports

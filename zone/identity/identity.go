@@ -76,7 +76,8 @@ type proxy struct {
 	release func()
 	who     plan.Identity
 	ca      *authority
-	renew   time.Time // when the leaf is to be replaced; zero: none is issued
+	life    time.Duration // for which the leaf was issued
+	renew   time.Time     // when the leaf is to be replaced; zero: none is issued
 }
 
 // cached is an authority as parsed from its rows.
@@ -225,14 +226,15 @@ func (f *feeder) leafFor(snap *db.Snapshot, id api.ID, p *proxy, now time.Time) 
 		return nil, err
 	}
 	have, ok := api.Leaves.Get(snap, id.Key())
-	if ok && have.SPIFFE == p.who.SPIFFE && have.Identity == p.who.Of && p.ca == ca && now.Before(p.renew) {
+	life := mid.Spec.Provider.Bundled.Life()
+	if ok && have.SPIFFE == p.who.SPIFFE && have.Identity == p.who.Of && p.ca == ca && p.life == life && now.Before(p.renew) {
 		return nil, nil
 	}
-	l, err := ca.issue(p.who.SPIFFE, mid.Spec.Provider.Bundled.Life(), now)
+	l, err := ca.issue(p.who.SPIFFE, life, now)
 	if err != nil {
 		return nil, err
 	}
-	p.ca, p.renew = ca, now.Add(l.notAfter.Sub(now)*4/5)
+	p.ca, p.life, p.renew = ca, life, now.Add(life*4/5)
 	return &api.Leaf{Proxy: id, Identity: p.who.Of, SPIFFE: p.who.SPIFFE, Chain: string(l.chain), Key: string(l.key), NotBefore: l.notBefore, NotAfter: l.notAfter}, nil
 }
 
