@@ -1,0 +1,162 @@
+// Command atoll is the one executable of the mesh: the control planes, the
+// keeper of a proxy, and the command line that talks to them.
+//
+// It owns flags, help, exit codes and what is printed; each command builds a
+// configuration or a request and calls the package that does the work. Nothing
+// imports it. It never holds state, except the user's list of control planes in
+// ~/.atoll/config.
+//
+//	flags, environment, files ─▶ Config ─▶ global.Run, zone.Run, proxy.Run
+//	                         └─▶ client ─▶ REST ─▶ tables, YAML, JSON
+//
+// # Why
+//
+// One executable: what is copied to a machine can be every part of the mesh,
+// and versions cannot be mixed by accident. Commands are functions that return
+// a cobra.Command, put together in one list; there is no registry. An error is
+// printed once, at the end, together with what the user can do about it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker: -X main.version=….
+var version = "dev"
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// Exit codes beside those of Envoy, which `atoll dp` passes on.
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+// run runs one command line and returns its exit code.
+func run(args []string, in io.Reader, out, errs io.Writer) int {
+	root := rootCommand()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errs)
+	err := root.ExecuteContext(context.Background())
+	var status exitStatus
+	var wrong usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &status):
+		if status.err != nil {
+			fmt.Fprintln(errs, "Error: "+status.Error())
+		}
+		return status.code
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case errors.As(err, &wrong) || strings.HasPrefix(err.Error(), "unknown command"):
+		fmt.Fprintln(errs, "Error: "+err.Error())
+		if !strings.Contains(err.Error(), "--help") {
+			fmt.Fprintln(errs, "Run the command with --help for examples.")
+		}
+		return exitUsage
+	}
+	fmt.Fprintln(errs, "Error: "+err.Error())
+	if what := advice(err); what != "" {
+		fmt.Fprintln(errs, what)
+	}
+	return exitFailed
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "atoll",
+		Short: "A service mesh over many zones",
+		Long: `Atoll connects services in many places (zones) over mutual TLS, with policies
+that are written once.
+
+A first mesh on this machine, with Envoy on the PATH:
+
+  atoll demo
+
+By hand: a control plane, a token for a proxy, the proxy, a policy.
+
+  atoll zone &
+  atoll generate dataplane-token --name web-1 > web-1.token
+  atoll dp --dataplane-file web-1.yaml --dataplane-token-file web-1.token --skip-verify &
+  atoll apply -f timeout.yaml --wait
+  atoll get dataplanes`,
+		SilenceErrors: true, SilenceUsage: true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddGroup(
+		&cobra.Group{ID: groupRun, Title: "Run a part of the mesh:"},
+		&cobra.Group{ID: groupUse, Title: "Use a control plane:"},
+	)
+	var c connection
+	for group, commands := range map[string][]*cobra.Command{
+		groupRun: {globalCommand(), zoneCommand(), dpCommand(), demoCommand()},
+		groupUse: {
+			applyCommand(&c), getCommand(&c), deleteCommand(&c), generateCommand(&c), configCommand(&c), versionCommand(&c),
+		},
+	} {
+		for _, command := range commands {
+			command.GroupID = group
+			root.AddCommand(command)
+		}
+	}
+	root.AddCommand(completionCommand())
+	return root
+}
+
+const (
+	groupRun = "run"
+	groupUse = "use"
+)
+
+// stoppable gives a command a context that SIGINT and SIGTERM end. After the
+// first signal the default action is back, so that a second one ends a process
+// that hangs.
+func stoppable(do func(ctx context.Context, c *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		defer context.AfterFunc(ctx, stop)()
+		return do(ctx, c, args)
+	}
+}
+
+// usageError is a command line that cannot be understood.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func wrongUsage(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// arguments makes the faults that cobra finds in arguments faults of usage.
+func arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if err := check(c, args); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+}
+
+// exitStatus ends the process with a code that is not ours to choose.
+type exitStatus struct {
+	code int
+	err  error
+}
+
+func (e exitStatus) Error() string { return e.err.Error() }
+func (e exitStatus) Unwrap() error { return e.err }
