@@ -25,12 +25,15 @@ race: envoy ## the concurrent packages under the race detector
 bench: build envoy ## the load run with its comparators
 	go run ./e2e/load
 
-lint: ## gofmt, vet, staticcheck, vulnerabilities
+lint: ## gofmt, vet, staticcheck
 	@test -z "$$(gofmt -l . | tee /dev/stderr)"
 	go vet ./...
 	go tool staticcheck ./...
 
+vuln: ## known vulnerabilities of what is linked (needs the public database)
+	go tool govulncheck ./...
+
 generate: ## what is generated from the sources: protobuf
 	@kds/kdspb/generate
 
-.PHONY: help build envoy demo test race bench lint generate
+.PHONY: help build envoy demo test race bench lint vuln generate
