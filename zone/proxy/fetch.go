@@ -46,20 +46,19 @@ func (s *Source) Fetch(ctx context.Context, req bootstrap.Request) (bootstrap.An
 	if err != nil {
 		return bootstrap.Answer{}, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	over := time.NewTimer(s.MaxDuration)
-	defer over.Stop()
+	begin := time.Now()
 	for try := 1; ; try++ {
 		answer, err := s.try(ctx, body)
 		if err == nil || errors.Is(err, ErrRefused) || ctx.Err() != nil {
 			return answer, err
 		}
+		if time.Since(begin)+s.Backoff > s.MaxDuration {
+			return answer, fmt.Errorf("%w at %s within %s (%d tries): %w", ErrUnavailable, s.URL, s.MaxDuration, try, err)
+		}
 		log.Warn("no bootstrap yet", "url", s.URL, "try", try, "again in", s.Backoff, "error", err)
 		pause := time.NewTimer(s.Backoff)
 		select {
 		case <-pause.C:
-		case <-over.C:
-			pause.Stop()
-			return answer, fmt.Errorf("%w at %s within %s (%d tries): %w", ErrUnavailable, s.URL, s.MaxDuration, try, err)
 		case <-ctx.Done():
 			pause.Stop()
 			return answer, ctx.Err()
