@@ -487,8 +487,7 @@ func (r *receiver) serve(ctx context.Context, p pipe) error {
 			}
 			select {
 			case messages <- m:
-			case <-p.Context().Done():
-				return
+			case <-p.Context().Done(): // the next read says why
 			}
 		}
 	}()
