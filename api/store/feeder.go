@@ -207,6 +207,10 @@ func (f *Feeder) feed(b *Batch) error {
 		for i := range b.Puts {
 			f.put(tx, &b.Puts[i])
 		}
+		mark := api.Mark{Epoch: f.store.Epoch(), Counter: uint64(b.Revision)}
+		if had, ok := api.Revisions.Get(tx, ""); !ok || had.Mark != mark {
+			api.Revisions.Put(tx, &api.Revision{Mark: mark})
+		}
 		return nil
 	})
 	if err != nil {

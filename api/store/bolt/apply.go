@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -134,16 +135,24 @@ func (s *Store) commit(calls []*call) (batches []store.Batch, err error) {
 	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
 	defer s.caught("a page", &err)
 
-	at := revision(tx)
+	at, held := revision(tx), readCensus(tx)
 	for _, c := range calls {
 		var b store.Batch
-		b, c.err = store.Resolve(c.ops, at+1, func(id api.ID) (store.Record, bool, error) { return s.get(tx, id) })
+		var old []store.Record
+		b, c.err = store.Resolve(c.ops, at+1, func(id api.ID) (store.Record, bool, error) {
+			r, ok, err := s.get(tx, id)
+			if ok {
+				old = append(old, r)
+			}
+			return r, ok, err
+		})
 		if c.err == nil && !b.Empty() {
 			var values [][]byte
 			if values, c.err = encodeAll(b.Puts); c.err == nil {
 				if err := write(tx, &b, values); err != nil {
 					return nil, fmt.Errorf("writing the store %s: %w", s.path, err)
 				}
+				held.replace(&b, old)
 				at = b.Revision
 				batches = append(batches, b)
 			}
@@ -155,7 +164,7 @@ func (s *Store) commit(calls []*call) (batches []store.Batch, err error) {
 	if len(batches) == 0 {
 		return nil, nil
 	}
-	if err := putRevision(tx, at); err != nil {
+	if err := errors.Join(putRevision(tx, at), held.put(tx)); err != nil {
 		return nil, fmt.Errorf("writing the store %s: %w", s.path, err)
 	}
 	if err := tx.Commit(); err != nil {

@@ -5,7 +5,7 @@
 // stored: a file that is damaged, of a newer format, or held by another process
 // is an error at Open that names the file and says what to do.
 //
-//	info     format, reader, epoch, revision
+//	info     format, reader, epoch, revision, census
 //	rows/    a bucket per kind: mesh, zone, namespace, name ─▶ record with its checksum
 //
 // # Why
@@ -21,6 +21,10 @@
 // Changes are not written a second time into a log on disk: followers that keep
 // up read the recent past from memory ([store.Log]), the others read the rows.
 //
+// bbolt trusts its file, so damage would be a crash, or records that are silently
+// missing. Open therefore judges every page, the checksum of every record, and a
+// census of which records there should be, before it lets bbolt write.
+//
 // A file that does not exist is created under another name and put into place
 // when it is complete. So an empty or short file at the path is never the
 // remains of a start that was cut off, but damage.
@@ -29,11 +33,13 @@ package bolt
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"iter"
 	"sync"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/store"
@@ -46,6 +52,7 @@ var (
 	keyReader   = []byte("reader")
 	keyEpoch    = []byte("epoch")
 	keyRevision = []byte("revision")
+	keyCensus   = []byte("census")
 )
 
 // Store is a file that is open. It is a [store.Store].
@@ -108,7 +115,7 @@ func (s *Store) Follow(ctx context.Context) iter.Seq2[store.Batch, error] {
 // result, because an open transaction keeps pages from being used again.
 func (s *Store) all() (b store.Batch, err error) {
 	tx, err := s.bolt.Begin(false)
-	if err == bbolt.ErrDatabaseNotOpen {
+	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		return b, store.ErrClosed
 	}
 	if err != nil {

@@ -7,13 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/atoll-mesh/atoll/api/store"
 )
@@ -101,7 +101,7 @@ func create(path string) (err error) {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	b, err := bbolt.Open(f.Name(), 0o600, &bbolt.Options{FreelistType: bbolt.FreelistMapType})
+	b, err := bbolt.Open(f.Name(), 0o600, fileOptions())
 	if err != nil {
 		return err
 	}
@@ -118,6 +118,7 @@ func create(path string) (err error) {
 			info.Put(keyReader, []byte(reader)),
 			info.Put(keyEpoch, []byte(rand.Text())),
 			putRevision(tx, 0),
+			census{}.put(tx),
 		)
 	})
 	if err := errors.Join(err, b.Close()); err != nil {
@@ -136,10 +137,8 @@ func create(path string) (err error) {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// verify reads the whole file without changing it. A page that is cut off is
-// met as a memory fault, a page of something else as a panic of bbolt.
+// verify reads the whole file without changing it, under a shared lock.
 func (s *Store) verify() (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	if err := s.open(true); err != nil {
 		return err
 	}
@@ -148,9 +147,13 @@ func (s *Store) verify() (err error) {
 			err = cerr
 		}
 	}()
-	file, err := os.Stat(s.path)
+	// Up to here bbolt has looked at the first two pages only.
+	content, err := os.ReadFile(s.path)
 	if err != nil {
 		return fmt.Errorf("opening the store %s: %w", s.path, err)
+	}
+	if err := checkPages(content); err != nil {
+		return &store.Corrupt{Path: s.path, What: "its pages cannot be read", Err: err}
 	}
 	tx, err := s.bolt.Begin(false)
 	if err != nil {
@@ -158,14 +161,28 @@ func (s *Store) verify() (err error) {
 	}
 	defer tx.Rollback() //nolint:errcheck // of a read: nothing to lose
 	defer s.caught("a page", &err)
-	if tx.Size() > file.Size() {
-		return &store.Corrupt{Path: s.path, What: fmt.Sprintf("it is cut off: %d of %d bytes are left", file.Size(), tx.Size())}
-	}
 	if err := s.checkFormat(tx); err != nil {
 		return err
 	}
-	_, err = s.records(tx)
-	return err
+	records, err := s.records(tx)
+	if err != nil {
+		return err
+	}
+	// What is there must also be found: the way to it is not in its checksum.
+	for i := range records {
+		k := key(records[i].ID)
+		if tx.Bucket(bucketRows).Bucket([]byte(records[i].Kind)).Get(k) == nil {
+			return s.damaged(records[i].Kind, k, errUnfound)
+		}
+	}
+	have := census{}
+	for i := range records {
+		have.add(&records[i])
+	}
+	if want := readCensus(tx); have != want {
+		return &store.Corrupt{Path: s.path, What: fmt.Sprintf("it should have %d records and has %d, or others", want.records, have.records)}
+	}
+	return nil
 }
 
 func (s *Store) checkFormat(tx *bbolt.Tx) error {
@@ -180,41 +197,48 @@ func (s *Store) checkFormat(tx *bbolt.Tx) error {
 	case format > Format:
 		return fmt.Errorf("opening the store %s: %w: it has format %d, this program reads up to %d; %s reads it",
 			s.path, ErrNewer, format, Format, info.Get(keyReader))
-	case tx.Bucket(bucketRows) == nil || len(info.Get(keyRevision)) != 8 || len(info.Get(keyEpoch)) == 0:
+	case tx.Bucket(bucketRows) == nil || len(info.Get(keyRevision)) != 8 || len(info.Get(keyEpoch)) == 0 || len(info.Get(keyCensus)) != 16:
 		return &store.Corrupt{Path: s.path, What: "its head is incomplete"}
 	}
 	return nil
 }
 
-// open opens the file with bbolt. bbolt panics on some damage, and would then
-// keep the lock.
+// open opens the file with bbolt and takes its lock. What bbolt panics about
+// becomes an error.
 func (s *Store) open(readOnly bool) (err error) {
 	var file *os.File
 	defer func() {
-		if err != nil && file != nil {
-			file.Close() //nolint:errcheck // bbolt may have closed it
+		if s.bolt == nil && file != nil {
+			unlock(file)
 		}
 	}()
-	defer s.caught("the list of free pages", &err)
-	s.bolt, err = bbolt.Open(s.path, 0o600, &bbolt.Options{
-		Timeout: lockWait, ReadOnly: readOnly, FreelistType: bbolt.FreelistMapType,
-		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-			// Never os.O_CREATE: what is not there was made by create.
-			file, err = os.OpenFile(name, flag&^os.O_CREATE, mode)
-			return file, err
-		},
-	})
+	defer s.caught("a page", &err)
+	s.bolt = nil
+	o := fileOptions()
+	o.Timeout, o.ReadOnly = lockWait, readOnly
+	o.OpenFile = func(name string, flag int, mode os.FileMode) (*os.File, error) {
+		file, err = os.OpenFile(name, flag&^os.O_CREATE, mode) // what is missing was made by create
+		return file, err
+	}
+	s.bolt, err = bbolt.Open(s.path, 0o600, o)
 	var path *fs.PathError
 	var errno syscall.Errno
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, bbolt.ErrTimeout):
+	case errors.Is(err, bolterrors.ErrTimeout):
 		return fmt.Errorf("opening the store %s: %w; end that process, or use another data directory", s.path, ErrLocked)
 	case errors.As(err, &path), errors.As(err, &errno):
 		return fmt.Errorf("opening the store %s: %w", s.path, err)
 	}
 	return &store.Corrupt{Path: s.path, What: "it is not a store, or its first pages are lost", Err: err}
+}
+
+// fileOptions are those of every writer of the file. The list of free pages is
+// not kept in it but found at the start: that is less to write at each commit,
+// and no damage of the list can make a page that is in use look free.
+func fileOptions() *bbolt.Options {
+	return &bbolt.Options{FreelistType: bbolt.FreelistMapType, NoFreelistSync: true}
 }
 
 // begin writes to the file once, which shows that it can be written.

@@ -55,6 +55,7 @@ func encode(r *store.Record) ([]byte, error) {
 var (
 	errChecksum = errors.New("its checksum is wrong")
 	errPlace    = errors.New("it is a record of another resource")
+	errUnfound  = errors.New("it is not found by its key")
 )
 
 // decode copies all it keeps out of the value.

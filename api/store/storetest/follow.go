@@ -146,11 +146,10 @@ func reopened(s *suite) {
 	if s.db.Reopen == nil {
 		s.Skip("the store cannot be reopened")
 	}
-	var rev store.Revision
 	for i := range 30 {
-		rev = s.apply(i, put(record("Mesh", fmt.Sprint("m", i%10), fmt.Sprintf(`{"v":%d}`, i)), store.Any))
+		s.apply(i, put(record("Mesh", fmt.Sprint("m", i%10), fmt.Sprintf(`{"v":%d}`, i)), store.Any))
 	}
-	rev = s.apply(0, remove(record("Mesh", "m3", "").ID, store.Any))
+	rev := s.apply(0, remove(record("Mesh", "m3", "").ID, store.Any))
 	before := s.follow(0)
 	before.until(rev)
 	want := before.history[rev]
