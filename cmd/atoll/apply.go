@@ -42,9 +42,8 @@ other braces stay as they are.
 		Args: arguments(cobra.NoArgs),
 	})
 	fs := command.Flags()
-	fs.SortFlags = false
 	fs.StringArrayVarP(&files, "file", "f", nil, "file, directory, URL, or - for standard input (repeatable)")
-	fs.StringToStringVarP(&variables, "var", "v", nil, "name=value for {{ name }} in the documents (repeatable)")
+	pairs(fs, &variables, "var", "v", "`name=value` for {{ name }} in the documents (repeatable)")
 	fs.BoolVar(&dry, "dry-run", false, "check the documents and print them; send nothing")
 	fs.BoolVar(&wait, "wait", false, "wait until every proxy has acknowledged the change")
 	fs.DurationVar(&patience, "timeout", time.Minute, "how long to --wait")

@@ -10,11 +10,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/atoll-mesh/atoll/api/client"
 	"github.com/atoll-mesh/atoll/api/server"
@@ -25,20 +27,21 @@ const defaultAddress = "http://localhost:5681"
 
 // connection says which control plane a command talks to, and as whom.
 type connection struct {
-	address, controlPlane   string
-	token, tokenFile        string
-	caFile                  string
-	skipVerify              bool
-	timeout                 time.Duration
-	configFile              string
-	addressGiven, credsFlag bool
+	address, controlPlane string
+	token, tokenFile      string
+	caFile                string
+	skipVerify            bool
+	timeout               time.Duration
+	configFile            string
 }
 
 // bind adds the flags of the connection to a command and those below it.
 func (c *connection) bind(command *cobra.Command) *cobra.Command {
+	command.Flags().SortFlags = false
 	fs := command.PersistentFlags()
+	fs.SortFlags = false
 	fs.StringVar(&c.address, "address", "", "API of the control plane, http(s)://host:port (env ATOLL_ADDRESS; default "+defaultAddress+")")
-	fs.StringVar(&c.controlPlane, "control-plane", "", "a control plane of `atoll config control-planes list`, instead of the current one")
+	fs.StringVar(&c.controlPlane, "control-plane", "", "one of those that config control-planes list shows, instead of the current one")
 	fs.StringVar(&c.token, "token", "", "user token (env ATOLL_TOKEN); others on this machine can see arguments: prefer a file")
 	fs.StringVar(&c.tokenFile, "token-file", "", "file with the user token (env ATOLL_TOKEN_FILE; on this machine admin.token of the data directory is found)")
 	fs.StringVar(&c.caFile, "ca-file", "", "authorities (PEM) that verify the control plane (env ATOLL_CA_FILE)")
@@ -52,20 +55,19 @@ func (c *connection) bind(command *cobra.Command) *cobra.Command {
 }
 
 // options finds the control plane and the token: flags, then the environment,
-// then the configured control plane, then this machine's own. A token goes only
-// to the address that it was given for.
+// then the current control plane of the user's list, then this machine's own. A
+// token goes only to the address that it was given for.
 func (c *connection) options() (client.Options, error) {
 	o := client.Options{
+		URL:    first(c.address, os.Getenv("ATOLL_ADDRESS")),
 		CAFile: first(c.caFile, os.Getenv("ATOLL_CA_FILE")), SkipVerify: c.skipVerify,
 		Timeout: c.timeout, UserAgent: "atoll/" + version,
 	}
-	token := first(c.token, os.Getenv("ATOLL_TOKEN"))
-	file := os.Getenv("ATOLL_TOKEN_FILE")
-	if c.token == "" && c.tokenFile != "" {
-		token, file = "", c.tokenFile // a flag is stronger than any variable
-	}
-	o.URL = first(c.address, os.Getenv("ATOLL_ADDRESS"))
-	if c.controlPlane != "" || o.URL == "" {
+	credentials := []credential{{c.token, c.tokenFile}, {os.Getenv("ATOLL_TOKEN"), os.Getenv("ATOLL_TOKEN_FILE")}}
+	switch {
+	case c.controlPlane != "" && c.address != "":
+		return o, wrongUsage("--address and --control-plane exclude each other")
+	case c.controlPlane != "" || o.URL == "":
 		known, err := loadPlanes(c.planesFile())
 		if err != nil {
 			return o, err
@@ -75,29 +77,40 @@ func (c *connection) options() (client.Options, error) {
 			return o, err
 		}
 		if ok {
-			if c.controlPlane != "" && c.address != "" {
-				return o, wrongUsage("--address and --control-plane exclude each other")
-			}
 			o.URL, o.CAFile, o.SkipVerify = plane.Address, first(o.CAFile, plane.CAFile), o.SkipVerify || plane.SkipVerify
-			if token == "" && file == "" {
-				token, file = plane.Token, plane.TokenFile
+			place := len(credentials)
+			if c.controlPlane != "" {
+				place = 1 // chosen by a flag, which is stronger than variables
 			}
+			credentials = slices.Insert(credentials, place, credential{plane.Token, plane.TokenFile})
 		}
 	}
 	o.URL = first(o.URL, defaultAddress)
-	switch {
-	case token != "":
-	case file != "":
-		body, err := os.ReadFile(file)
-		if err != nil {
-			return o, fmt.Errorf("user token: %w", err)
+	for _, one := range credentials {
+		token, err := one.read()
+		if token != "" || err != nil {
+			o.Token = token
+			return o, err
 		}
-		token = string(body)
-	case onThisMachine(o.URL):
-		token = ownToken()
 	}
-	o.Token = strings.TrimSpace(token)
+	if onThisMachine(o.URL) {
+		o.Token = ownToken()
+	}
 	return o, nil
+}
+
+// credential is a token or the file that holds it.
+type credential struct{ token, file string }
+
+func (c credential) read() (string, error) {
+	if c.token != "" || c.file == "" {
+		return strings.TrimSpace(c.token), nil
+	}
+	body, err := os.ReadFile(c.file)
+	if err != nil {
+		return "", fmt.Errorf("user token: %w", err)
+	}
+	return strings.TrimSpace(string(body)), nil
 }
 
 func first(texts ...string) string {
@@ -117,7 +130,7 @@ func ownToken() string {
 	if err != nil {
 		return ""
 	}
-	return string(body)
+	return strings.TrimSpace(string(body))
 }
 
 // onThisMachine keeps the administrator's token away from other machines.
@@ -146,6 +159,12 @@ func (c *connection) quick() (*client.Client, error) {
 	}
 	o.Timeout = 2 * time.Second
 	return client.New(o)
+}
+
+// pairs adds a flag of name=value pairs.
+func pairs(fs *pflag.FlagSet, into *map[string]string, name, short, usage string) {
+	fs.StringToStringVarP(into, name, short, nil, usage)
+	fs.Lookup(name).DefValue = "" // help would show an empty list
 }
 
 // advice is what the user can do about an error, or "".

@@ -32,10 +32,9 @@ others goes first.`,
   atoll delete -f policies/ --ignore-not-found`,
 	})
 	fs := command.Flags()
-	fs.SortFlags = false
 	fs.StringVarP(&mesh, "mesh", "m", defaultMesh, "mesh of the resources")
 	fs.StringArrayVarP(&files, "file", "f", nil, "delete what the documents name (repeatable)")
-	fs.StringToStringVarP(&variables, "var", "v", nil, "name=value for {{ name }} in the documents (repeatable)")
+	pairs(fs, &variables, "var", "v", "`name=value` for {{ name }} in the documents (repeatable)")
 	fs.BoolVar(&lenient, "ignore-not-found", false, "what is not there is no error")
 	fs.BoolVar(&wait, "wait", false, "wait until every proxy has acknowledged the change")
 	fs.DurationVar(&patience, "timeout", time.Minute, "how long to --wait")

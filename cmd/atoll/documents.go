@@ -30,6 +30,8 @@ type document struct {
 	Body []byte
 	api.Document
 	Kind api.AnyKind
+	// broken says why it is no YAML.
+	broken error
 }
 
 func (d *document) String() string {
@@ -63,16 +65,7 @@ func readDocuments(ctx context.Context, paths []string, variables map[string]str
 	used := map[string]bool{}
 	var documents []document
 	for _, s := range sources {
-		found, err := split(source{s.name, replaceVariables(s.text, variables, used)})
-		documents = append(documents, found...)
-		if err != nil {
-			faults = append(faults, err)
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(variables)) {
-		if !used[name] {
-			faults = append(faults, fmt.Errorf("variable %q (-v) is used nowhere: documents refer to it as {{ %s }}", name, name))
-		}
+		documents = append(documents, split(source{s.name, replaceVariables(s.text, variables, used)})...)
 	}
 	if len(documents) == 0 && len(faults) == 0 {
 		faults = append(faults, fmt.Errorf("there is no document in %s", strings.Join(paths, ", ")))
@@ -86,6 +79,11 @@ func readDocuments(ctx context.Context, paths []string, variables map[string]str
 			faults = append(faults, fmt.Errorf("%s: %s: is also in %s; only one of them can be meant", d.Origin, d, other))
 		}
 		seen[key] = d.Origin
+	}
+	for _, name := range slices.Sorted(maps.Keys(variables)) {
+		if !used[name] {
+			faults = append(faults, fmt.Errorf("variable %q (-v) is used nowhere: documents refer to it as {{ %s }}", name, name))
+		}
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
@@ -189,12 +187,11 @@ func replaceVariables(text string, variables map[string]string, used map[string]
 
 // split cuts a text into its YAML documents. A line that begins with --- always
 // separates documents, also inside of literals (YAML 1.2, 9.1.2).
-func split(s source) ([]document, error) {
+func split(s source) []document {
 	var (
-		out    []document
-		faults []error
-		chunk  []string
-		start  int // lines before the chunk
+		out   []document
+		chunk []string
+		start int // lines before the chunk
 	)
 	lines := strings.Split(strings.TrimPrefix(s.text, "\uFEFF"), "\n")
 	flush := func() {
@@ -207,7 +204,7 @@ func split(s source) ([]document, error) {
 		body, err := yaml.YAMLToJSONStrict([]byte(text))
 		if err != nil {
 			reason := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "error converting YAML to JSON: "), "yaml: ")
-			faults = append(faults, fmt.Errorf("%s: not YAML: %s", origin, reason))
+			out = append(out, document{Origin: origin, broken: fmt.Errorf("%s: not YAML: %s", origin, reason)})
 			return
 		}
 		out = append(out, items(origin, body)...)
@@ -228,7 +225,7 @@ func split(s source) ([]document, error) {
 		chunk = append(chunk, line)
 	}
 	flush()
-	return out, errors.Join(faults...)
+	return out
 }
 
 // meaningful reports whether there is more than comments and directives.
@@ -264,6 +261,9 @@ func items(origin string, body []byte) []document {
 // faults judges the document as far as that is possible without the control
 // plane, and fills in what it says.
 func (d *document) faults() []error {
+	if d.broken != nil {
+		return []error{d.broken}
+	}
 	var r api.Report
 	var foreign struct{ APIVersion, Kind string }
 	if json.Unmarshal(d.Body, &foreign) == nil && foreign.APIVersion != "" && foreign.Kind != "" {

@@ -24,7 +24,6 @@ func generateCommand(c *connection) *cobra.Command {
 // issue gives a command what all tokens have in common.
 func issue(c *connection, command *cobra.Command, validFor time.Duration, ask func(ctx context.Context, cl *client.Client, validFor string) (string, error)) *cobra.Command {
 	fs := command.Flags()
-	fs.SortFlags = false
 	lifetime := fs.Duration("valid-for", validFor, "how long the token is valid")
 	command.Args = arguments(cobra.NoArgs)
 	command.RunE = stoppable(func(ctx context.Context, command *cobra.Command, _ []string) error {

@@ -50,7 +50,7 @@ What -o yaml and -o json print can be applied again.`,
 	fs.StringVarP(&g.mesh, "mesh", "m", defaultMesh, "mesh of the resources")
 	fs.BoolVarP(&g.all, "all-meshes", "A", false, "resources of every mesh")
 	fs.StringVarP(&g.output, "output", "o", "table", "table, yaml or json")
-	fs.StringToStringVarP(&g.labels, "label", "l", nil, "only those with the label k=v (repeatable, all must match)")
+	pairs(fs, &g.labels, "label", "l", "only those with the label `k=v` (repeatable, all must match)")
 	completeOutput(command)
 	completeMesh(c, command)
 	command.ValidArgsFunction = completeResources(c, &g.mesh, func(api.Facts) bool { return true }, "convergence")
@@ -126,7 +126,7 @@ func (g *getting) one(ctx context.Context, cl *client.Client, p printer, kind ap
 				rows = append(rows, row)
 			}
 		}
-		return p.table(kind, rows)
+		return g.table(ctx, cl, p, kind, rows)
 	}
 	return p.table(kind, []json.RawMessage{body})
 }
@@ -147,12 +147,21 @@ func (g *getting) list(ctx context.Context, cl *client.Client, p printer, kind a
 		}
 		rows = append(rows, row)
 	}
-	switch p.format {
-	case "table":
-		return p.table(kind, rows)
-	default:
+	if p.format != "table" {
 		return p.documents(rows)
 	}
+	return g.table(ctx, cl, p, kind, rows)
+}
+
+// table also asks how far the zones are, because a zone is not connected to
+// itself and yet is there.
+func (g *getting) table(ctx context.Context, cl *client.Client, p printer, kind api.AnyKind, rows []json.RawMessage) error {
+	if kind.Info().Name == api.Zones.Name {
+		if state, err := converged(ctx, cl, 0, 0); err == nil {
+			p.zones = state.Zones
+		}
+	}
+	return p.table(kind, rows)
 }
 
 // hasOverview: the API joins these kinds with their insights.

@@ -21,6 +21,8 @@ type printer struct {
 	out    io.Writer
 	format string
 	now    time.Time
+	// zones are in touch with the control plane, as far as it says.
+	zones []server.ZoneReach
 }
 
 // asYAML renders JSON as YAML, members in the same order.
@@ -114,7 +116,7 @@ func columns(info api.Facts) []column {
 	case info.Name == api.Zones.Name:
 		return []column{
 			name,
-			{"STATUS", func(_ printer, r *shownRow) string { return r.zoneStatus() }},
+			{"STATUS", func(p printer, r *shownRow) string { return p.zoneStatus(r) }},
 			{"VERSION", func(_ printer, r *shownRow) string { return r.zoneVersion() }},
 			{"LAST SEEN", func(p printer, r *shownRow) string { return p.lastSeen(r) }},
 			age,
@@ -173,14 +175,20 @@ func (r *shownRow) proxyStatus() string {
 	return "ONLINE"
 }
 
-func (r *shownRow) zoneStatus() string {
+func (p printer) zoneStatus(r *shownRow) string {
 	switch {
 	case r.Zone.Enabled != nil && !*r.Zone.Enabled:
 		return "DISABLED"
-	case slices.ContainsFunc(r.ZoneInsight.Subscriptions, api.ZoneSubscription.Online):
+	case p.connected(r):
 		return "ONLINE"
 	}
 	return "OFFLINE"
+}
+
+// connected: the insight says it of other zones, the convergence of this one too.
+func (p printer) connected(r *shownRow) bool {
+	return slices.ContainsFunc(r.ZoneInsight.Subscriptions, api.ZoneSubscription.Online) ||
+		slices.ContainsFunc(p.zones, func(z server.ZoneReach) bool { return z.Zone == r.Name && z.Connected })
 }
 
 func (r *shownRow) zoneVersion() string {
@@ -193,6 +201,9 @@ func (r *shownRow) zoneVersion() string {
 }
 
 func (p printer) lastSeen(r *shownRow) string {
+	if p.connected(r) {
+		return "now"
+	}
 	var seen time.Time
 	later := func(t *time.Time) {
 		if t != nil && t.After(seen) {
@@ -203,9 +214,6 @@ func (p printer) lastSeen(r *shownRow) string {
 		later(h.Time)
 	}
 	for _, s := range r.ZoneInsight.Subscriptions {
-		if s.Online() && r.ZoneInsight.HealthCheck == nil {
-			return "now"
-		}
 		later(s.ConnectTime)
 		later(s.DisconnectTime)
 	}

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"atoll": main}) }
+
+// TestScripts runs the executable itself. Beside the standard commands there are
+//
+//	start NAME ARGUMENTS…   runs `atoll ARGUMENTS…` until it is ready; sets NAME_API,
+//	                        NAME_DP, NAME_KDS, NAME_DIAGNOSTICS and ATOLL_ADDRESS
+//	stop NAME               SIGTERM; it must end with status 0
+//	exits CODE COMMAND…     runs the command, which must end with the status
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			home := filepath.Join(e.WorkDir, "home")
+			e.Setenv("HOME", home)
+			return os.MkdirAll(home, 0o700)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"start": start, "stop": stop, "exits": exits,
+		},
+	})
+}
+
+const patience = 30 * time.Second
+
+// background is an `atoll` that runs while the script goes on.
+type background struct {
+	command *exec.Cmd
+	stderr  *lockedBuffer
+	ended   chan struct{}
+	err     error
+}
+
+type serverKey string
+
+func start(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: start NAME ARGUMENTS…")
+	}
+	name := args[0]
+	b := &background{command: exec.Command("atoll", args[1:]...), stderr: &lockedBuffer{}, ended: make(chan struct{})}
+	b.command.Dir = ts.MkAbs(".")
+	for _, variable := range []string{"HOME", "PATH", "TMPDIR", "WORK", "ATOLL_DATA_DIR"} {
+		if value := ts.Getenv(variable); value != "" {
+			b.command.Env = append(b.command.Env, variable+"="+value)
+		}
+	}
+	b.command.Stderr = b.stderr
+	stdout, err := b.command.StdoutPipe()
+	ts.Check(err)
+	ts.Check(b.command.Start())
+	ts.Defer(func() {
+		b.command.Process.Kill()
+		<-b.ended
+	})
+	lines := make(chan string)
+	go func() {
+		defer close(b.ended)
+		for s := bufio.NewScanner(stdout); s.Scan(); {
+			select {
+			case lines <- s.Text():
+			case <-time.After(patience): // nobody listens any more
+			}
+		}
+		close(lines)
+		b.err = b.command.Wait()
+	}()
+	b.addresses(ts, name, lines)
+	go func() {
+		for range lines { // what it says later is not needed
+		}
+	}()
+	b.ready(ts, ts.Getenv(name+"_DIAGNOSTICS"))
+	ts.Setenv("ATOLL_ADDRESS", ts.Getenv(name+"_API"))
+	running.Store(serverKey(ts.Getenv("WORK")+name), b)
+}
+
+// running finds servers by script and name: scripts run in parallel.
+var running sync.Map
+
+// addresses reads where the servers listen, until all is said.
+func (b *background) addresses(ts *testscript.TestScript, name string, lines <-chan string) {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		select {
+		case line, ok := <-lines:
+			if !ok {
+				<-b.ended
+				ts.Fatalf("it ended: %v\n%s", b.err, b.stderr)
+			}
+			what, address, _ := strings.Cut(line, ": ")
+			switch what {
+			case "API":
+				ts.Setenv(name+"_API", "http://"+address)
+			case "diagnostics":
+				ts.Setenv(name+"_DIAGNOSTICS", "http://"+address)
+			case "dp-server":
+				ts.Setenv(name+"_DP", "https://"+address)
+			case "KDS":
+				ts.Setenv(name+"_KDS", "grpcs://"+address)
+			case "administrator's token":
+				return // the last thing said
+			}
+		case <-timer.C:
+			ts.Fatalf("it did not say where it listens\n%s", b.stderr)
+		}
+	}
+}
+
+func (b *background) ready(ts *testscript.TestScript, diagnostics string) {
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		answer, err := http.Get(diagnostics + "/ready")
+		if err == nil {
+			answer.Body.Close()
+			if answer.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("it is not ready: %v\n%s", err, b.stderr)
+		}
+		<-tick.C
+	}
+}
+
+func stop(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: stop NAME")
+	}
+	found, ok := running.Load(serverKey(ts.Getenv("WORK") + args[0]))
+	if !ok {
+		ts.Fatalf("%s is not running", args[0])
+	}
+	b := found.(*background)
+	ts.Check(b.command.Process.Signal(syscall.SIGTERM))
+	select {
+	case <-b.ended:
+	case <-time.After(patience):
+		ts.Fatalf("%s did not end\n%s", args[0], b.stderr)
+	}
+	if b.err != nil {
+		ts.Fatalf("%s ended with %v\n%s", args[0], b.err, b.stderr)
+	}
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	switch {
+	case err == nil && want == 0:
+	case errors.As(err, &exit) && exit.ExitCode() == want:
+	default:
+		ts.Fatalf("want status %d: %v", want, err)
+	}
+}
+
+// lockedBuffer is written by a process while a test reads it.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
