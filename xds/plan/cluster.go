@@ -32,38 +32,47 @@ func encode[V any, M proto.Message](r *incr.Run, t wire.Type, name string, build
 
 // clusterKey is all that decides how a client reaches a port.
 type clusterKey struct {
-	Port     Port
-	Timeouts ir.Timeouts
-	Protocol string // of the client's listener
-	Identity string // the client's own secret; empty: plaintext
+	Port                           Port
+	Identity                       string // the client's own secret; empty: plaintext
+	Connect                        ir.Duration
+	Idle, MaxStream, MaxConnection ir.Duration
 }
 
-// serviceTLS is how clients with the identity speak to a port; nil: plaintext.
-func serviceTLS(r *incr.Run, k clusterKey) (*ir.ClientTLS, bool) {
+// callable reports whether proxies with an identity can call a port. A name that
+// makes no server name cannot be called over mTLS: it has no cluster.
+var callable = incr.NewQuery("callable", func(r *incr.Run, p Port) bool {
+	_, ok := serverName(p)
+	return ok || !servers.Get(r, p.Service).TLS
+}, func(a, b bool) bool { return a == b })
+
+func serverName(p Port) (string, bool) {
+	kind, ok := api.ByName(p.Service.Kind)
+	if !ok {
+		return "", false
+	}
+	return api.SNI(kind, p.Service, p.Section)
+}
+
+// clientTLS is how clients with the identity speak to a port; nil: plaintext.
+func clientTLS(r *incr.Run, k clusterKey) *ir.ClientTLS {
 	if k.Identity == "" {
-		return nil, true
+		return nil
 	}
 	s := servers.Get(r, k.Port.Service)
 	if !s.TLS {
-		return nil, true
+		return nil
 	}
-	kind, _ := api.ByName(k.Port.Service.Kind)
-	sni, ok := api.SNI(kind, k.Port.Service, k.Port.Section)
-	return &ir.ClientTLS{Identity: k.Identity, Bundle: bundleName, SNI: sni, ALPN: []string{"kuma"}, SpiffeIDs: s.IDs}, ok
+	sni, _ := serverName(k.Port)
+	return &ir.ClientTLS{Identity: k.Identity, Bundle: bundleName, SNI: sni, ALPN: []string{"kuma"}, SpiffeIDs: s.IDs}
 }
 
 var cluster = incr.NewQuery("cluster", func(r *incr.Run, k clusterKey) ir.Cluster {
-	tls, _ := serviceTLS(r, k)
-	c := ir.Cluster{
-		Name: k.Port.Name(), Origin: ir.OriginOutbound,
-		ConnectTimeout: k.Timeouts.Connect,
+	return ir.Cluster{
+		Name: k.Port.Name(), Origin: ir.OriginOutbound, ConnectTimeout: k.Connect,
 		// Between proxies requests travel over HTTP/2 whatever the ends speak.
-		Protocol: ir.HTTP2, TLS: tls, TrackRemaining: true,
+		Protocol: ir.HTTP2, IdleTimeout: k.Idle, MaxStream: k.MaxStream, MaxConnection: k.MaxConnection,
+		TLS: clientTLS(r, k), TrackRemaining: true,
 	}
-	if k.Protocol == "http" || k.Protocol == "http2" {
-		c.IdleTimeout, c.MaxStream, c.MaxConnection = k.Timeouts.Idle, k.Timeouts.MaxStream, k.Timeouts.MaxConnection
-	}
-	return c
 }, func(a, b ir.Cluster) bool { return reflect.DeepEqual(a, b) })
 
 var clusterBytes = incr.NewQuery("encode.cluster", func(r *incr.Run, k clusterKey) *wire.Resource {

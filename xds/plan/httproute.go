@@ -41,7 +41,18 @@ var httpRoutesTo = incr.NewQuery("http-routes-to", func(r *incr.Run, c policy.Cl
 	}, resolver(r, p.Mesh), policy.MergeKeyed)
 }, (*httpRules).Equal)
 
-type httpRules = policy.ToRules[[]policy.KeyedRule[[]api.HTTPMatch, api.HTTPRouteConf]]
+type httpRules = policy.ToRules[[]httpRule]
+
+// httpRulesFor is the rules of a class for a port; nil when no policy speaks of
+// it. It is a query so that a policy for one service ends here for all others.
+var httpRulesFor = incr.NewQuery("http-rules-for", func(r *incr.Run, k routesKey) []httpRule {
+	rules, _, _ := httpRoutesTo.Get(r, k.Class).Lookup(policy.Destination{ID: k.To.Port.Service, Section: k.To.Port.Section})
+	return rules
+}, func(a, b []httpRule) bool {
+	return slices.EqualFunc(a, b, func(a, b httpRule) bool { return reflect.DeepEqual(a, b) })
+})
+
+type httpRule = policy.KeyedRule[[]api.HTTPMatch, api.HTTPRouteConf]
 
 // routesKey asks for the routes of a class towards a port.
 type routesKey struct {
@@ -66,10 +77,10 @@ type routeKey struct {
 }
 
 var httpRoutes = incr.NewQuery("routes-plan", func(r *incr.Run, k routesKey) routesPlan {
-	t := outboundTimeouts(r, k.Class, k.To.Port)
+	t := outboundTimeouts.Get(r, timeoutsKey{Class: k.Class, Port: k.To.Port})
 	plan := routesPlan{Key: routeKey{Port: k.To.Port, Request: t.Request, Stream: t.StreamIdle, Rules: unique.Make("")}}
-	rules, _, ok := httpRoutesTo.Get(r, k.Class).Lookup(policy.Destination{ID: k.To.Port.Service, Section: k.To.Port.Section})
-	if !ok {
+	rules := httpRulesFor.Get(r, k)
+	if len(rules) == 0 {
 		return plan
 	}
 	b := routeBuilder{r: r, key: k, plan: &plan, mesh: k.Class.Proxy().Mesh}
@@ -101,12 +112,12 @@ type routeBuilder struct {
 
 // route is one match of one merged rule. It is named after the most important
 // policy that contributes to it.
-func (b *routeBuilder) route(rule policy.KeyedRule[[]api.HTTPMatch, api.HTTPRouteConf], match api.HTTPMatch) ir.Route {
+func (b *routeBuilder) route(rule httpRule, match api.HTTPMatch) ir.Route {
 	from := rule.Steps[len(rule.Steps)-1].Source
 	section := "rule_" + strconv.Itoa(from.Index)
 	out := ir.Route{Name: api.MeshHTTPRoutes.KRI(from.Policy.ID, section), Match: routeMatch(match)}
 	f := &ir.Forward{}
-	t := outboundTimeouts(b.r, b.key.Class, b.key.To.Port, policy.Destination{ID: from.Policy.ID, Section: section})
+	t := outboundTimeouts.Get(b.r, timeoutsKey{b.key.Class, b.key.To.Port, policy.Destination{ID: from.Policy.ID, Section: section}})
 	f.Timeout, f.IdleTimeout = t.Request, t.StreamIdle
 	b.backends(f, rule.Conf)
 	for _, filter := range rule.Conf.Filters {
@@ -165,7 +176,7 @@ func (b *routeBuilder) filter(out *ir.Route, f *ir.Forward, filter api.HTTPFilte
 		f.Rewrite = ir.Rewrite{Host: filter.URLRewrite.Hostname, AutoHost: filter.URLRewrite.HostToBackendHostname, Path: pathRewrite(filter.URLRewrite.Path)}
 	case "RequestMirror":
 		to := b.backend(filter.RequestMirror.BackendRef)
-		if to == (target{}) {
+		if !isHTTP(to.Protocol) { // there is nothing, or nothing that takes requests
 			return
 		}
 		share := ir.All

@@ -30,12 +30,19 @@ var rulesIn = incr.NewQuery("rules-in", func(r *incr.Run, k sectionKey) *inbound
 	return &inboundRules{Permissions: permissionsIn(r, k), Timeouts: timeoutsIn(r, k)}
 }, func(a, b *inboundRules) bool { return reflect.DeepEqual(a, b) })
 
+// noServicePort stands for the inbound of a pod that no service selects: it is
+// there to give the proxy an identity.
+const noServicePort = 49151
+
 func inboundName(in api.Inbound) string { return "self_inbound_dp_" + in.Section() }
 
 // addInbounds names a listener and a cluster for each inbound. Of two with one
 // name the first stays, as Envoy would have it.
 func addInbounds(own *Set, dp *api.Object[api.Dataplane]) {
 	for i, in := range dp.Spec.Networking.Inbound {
+		if in.Port == noServicePort {
+			continue
+		}
 		name := inboundName(in)
 		if _, taken := own.Listeners[name]; !taken {
 			own.Listeners[name] = inboundBytes.Ref(listenerKey{dp.ID, i})
@@ -74,7 +81,7 @@ var inbound = incr.NewQuery("inbound", func(r *incr.Run, k listenerKey) *ir.List
 	if isHTTP(protocol) {
 		chain.HTTP = &ir.HTTP{
 			StatName: name, GRPC: protocol == "grpc", ForwardPeer: true, InternalCIDRs: settings(r).InternalCIDRs,
-			IdleTimeout: generatorTimeouts.Idle, StreamIdleTimeout: generatorTimeouts.StreamIdle, RequestHeadersTimeout: all.RequestHeaders,
+			IdleTimeout: rules.Timeouts.Listener, StreamIdleTimeout: generatorTimeouts.StreamIdle, RequestHeadersTimeout: all.RequestHeaders,
 			Routes: &ir.RouteConfig{
 				Name: name, Origin: ir.OriginInbound, RemoveRequestHeaders: []string{"x-kuma-tags"},
 				Hosts: []ir.VirtualHost{{Name: name, Routes: []ir.Route{{Forward: &ir.Forward{
@@ -111,13 +118,13 @@ var inboundBytes = incr.NewQuery("encode.inbound", func(r *incr.Run, k listenerK
 	return encode(r, wire.Listener, l.Name, envoy.Listener, *l)
 }, sameBytes)
 
-var inboundClusterBytes = incr.NewQuery("encode.inbound-cluster", func(r *incr.Run, k listenerKey) *wire.Resource {
+var inboundCluster = incr.NewQuery("inbound-cluster", func(r *incr.Run, k listenerKey) *ir.Cluster {
 	dp, in, rules := inboundOf(r, k)
 	if dp == nil {
 		return nil
 	}
 	all := rules.Timeouts.All
-	c := ir.Cluster{
+	c := &ir.Cluster{
 		Name: inboundName(in), Origin: ir.OriginInbound, ConnectTimeout: all.Connect, TrackRemaining: true,
 		Static: []ir.Locality{{Endpoints: []ir.Endpoint{{Address: ir.Address{
 			Host: firstAddress(r, cmp.Or(in.ServiceAddress, in.Address, dp.Spec.Networking.Address)),
@@ -132,7 +139,15 @@ var inboundClusterBytes = incr.NewQuery("encode.inbound-cluster", func(r *incr.R
 	case "grpc":
 		c.Protocol, c.IdleTimeout = ir.HTTP2, generatorTimeouts.Idle
 	}
-	return encode(r, wire.Cluster, c.Name, envoy.Cluster, c)
+	return c
+}, func(a, b *ir.Cluster) bool { return reflect.DeepEqual(a, b) })
+
+var inboundClusterBytes = incr.NewQuery("encode.inbound-cluster", func(r *incr.Run, k listenerKey) *wire.Resource {
+	c := inboundCluster.Get(r, k)
+	if c == nil {
+		return nil
+	}
+	return encode(r, wire.Cluster, c.Name, envoy.Cluster, *c)
 }, sameBytes)
 
 var permissionSet = incr.NewQuery("permissions", func(r *incr.Run, mesh string) *policy.Set[api.MeshTrafficPermission] {

@@ -86,7 +86,7 @@ var ingressListener = incr.NewQuery("ingress-listener", func(r *incr.Run, k list
 	d := dp.Spec.Networking.Listeners[k.Index]
 	l := &ir.Listener{
 		Name: zoneListenerName(d), Origin: ir.OriginIngress, Direction: ir.Inbound,
-		Address: ir.Address{Host: d.Address, Port: d.Port}, ReusePort: reusePort(r, k.Proxy),
+		Address: ir.Address{Host: firstAddress(r, d.Address), Port: d.Port}, ReusePort: reusePort(r, k.Proxy),
 	}
 	for _, x := range exposures.Get(r, k.Proxy.Mesh) {
 		name := x.Port.Name()
@@ -131,8 +131,9 @@ func addIngress(r *incr.Run, own *Set, dp *api.Object[api.Dataplane]) {
 	}
 }
 
-// addAdmin adds the listener through which the proxy's health and, for the
-// control plane alone, its administration are reached.
+// addAdmin adds the clusters of the proxy's own administration and readiness.
+// The listener that offers them to the control plane (contract: admin listener)
+// needs the authority of Envoy administration, which comes with its feature.
 func addAdmin(r *incr.Run, own *Set, dp *api.Object[api.Dataplane]) {
 	c, ok := api.Connections.Get(r, dp.ID.Key())
 	if !ok {

@@ -48,24 +48,50 @@ func classKey(r *incr.Run, dp *api.Object[api.Dataplane], w who) Class {
 // class is what all proxies of a class share: for each destination a listener,
 // routes, clusters and endpoints.
 var class = incr.NewQuery("class", func(r *incr.Run, k Class) *Set {
-	var outbounds []api.Outbound
-	if err := json.Unmarshal([]byte(k.Outbounds.Value()), &outbounds); err != nil {
-		r.Fail(err)
-		return newSet()
-	}
-	c := client{r: r, class: k, mesh: k.Policy.Proxy().Mesh, set: newSet()}
-	for _, out := range outbounds {
-		c.outbound(out)
-	}
-	return c.set
+	return newClient(r, k).set()
 }, equalSets)
 
-// client plans the outbounds of one class.
+// client is the outbounds of one class: the keys of their resources, by name.
 type client struct {
 	r     *incr.Run
 	class Class
 	mesh  string
-	set   *Set
+	taken map[ir.Address]bool
+
+	listeners map[string]outboundKey
+	routes    map[string]routeKey
+	clusters  map[string]clusterKey
+}
+
+func newClient(r *incr.Run, k Class) *client {
+	c := &client{
+		r: r, class: k, mesh: k.Policy.Proxy().Mesh, taken: map[ir.Address]bool{},
+		listeners: map[string]outboundKey{}, routes: map[string]routeKey{}, clusters: map[string]clusterKey{},
+	}
+	var outbounds []api.Outbound
+	if err := json.Unmarshal([]byte(k.Outbounds.Value()), &outbounds); err != nil {
+		r.Fail(err)
+		return c
+	}
+	for _, out := range outbounds {
+		c.outbound(out)
+	}
+	return c
+}
+
+func (c *client) set() *Set {
+	s := newSet()
+	for name, k := range c.listeners {
+		s.Listeners[name] = outboundBytes.Ref(k)
+	}
+	for name, k := range c.routes {
+		s.Routes[name] = routesBytes.Ref(k)
+	}
+	for name, k := range c.clusters {
+		s.Clusters[name] = clusterBytes.Ref(k)
+		s.Endpoints[name] = endpointsBytes.Ref(endpointsKey{Port: k.Port})
+	}
+	return s
 }
 
 func (c *client) outbound(out api.Outbound) {
@@ -76,16 +102,21 @@ func (c *client) outbound(out api.Outbound) {
 	if to == (target{}) {
 		return // a reference to nothing opens no listener; it appears when the service does
 	}
-	timeouts := outboundTimeouts(c.r, c.class.Policy, to.Port)
-	key := outboundKey{Port: to.Port, Protocol: to.Protocol, Timeouts: timeouts,
-		Address: ir.Address{Host: cmp.Or(out.Address, "127.0.0.1"), Port: out.Port}}
+	address := ir.Address{Host: cmp.Or(out.Address, "127.0.0.1"), Port: out.Port}
+	if c.taken[address] {
+		return // Envoy would refuse a second listener of one address: the first stays
+	}
+	c.taken[address] = true
+	key := outboundKey{Port: to.Port, Protocol: to.Protocol, Address: address}
+	timeouts := outboundTimeouts.Get(c.r, timeoutsKey{Class: c.class.Policy, Port: to.Port})
 	backends := []target{to}
 	if isHTTP(to.Protocol) {
 		routes := httpRoutes.Get(c.r, routesKey{c.class.Policy, to})
-		c.set.Routes[to.Port.Name()] = routesBytes.Ref(routes.Key)
+		c.routes[to.Port.Name()] = routes.Key
 		backends = append(backends, routes.Backends...)
-		// What only the routes depend on must not make another listener.
-		key.Timeouts.Request, key.Timeouts.StreamIdle = ir.Duration{}, ir.Duration{}
+		key.RequestHeaders = timeouts.RequestHeaders
+	} else {
+		key.Idle = timeouts.Idle
 	}
 	c.listener(key)
 	for _, b := range backends {
@@ -97,30 +128,33 @@ func (c *client) outbound(out api.Outbound) {
 // address, has the address in its name.
 func (c *client) listener(k outboundKey) {
 	k.Name = k.Port.Name()
-	if _, taken := c.set.Listeners[k.Name]; taken {
+	if _, taken := c.listeners[k.Name]; taken {
 		k.Name = fmt.Sprintf("%s_%s_%d", k.Name, k.Address.Host, k.Address.Port)
 	}
-	k.Timeouts.Connect, k.Timeouts.MaxStream, k.Timeouts.MaxConnection = ir.Duration{}, ir.Duration{}, ir.Duration{}
-	c.set.Listeners[k.Name] = outboundBytes.Ref(k)
+	c.listeners[k.Name] = k
 }
 
 func (c *client) cluster(to target) {
-	k := clusterKey{Port: to.Port, Protocol: to.Protocol, Identity: c.class.Identity, Timeouts: outboundTimeouts(c.r, c.class.Policy, to.Port)}
-	k.Timeouts.Request, k.Timeouts.StreamIdle, k.Timeouts.RequestHeaders = ir.Duration{}, ir.Duration{}, ir.Duration{}
-	if _, ok := serviceTLS(c.r, k); !ok {
-		return // a name that cannot be called over mTLS has no cluster: its calls fail, closed
+	if c.class.Identity != "" && !callable.Get(c.r, to.Port) {
+		return // its calls fail, closed
 	}
-	c.set.Clusters[to.Port.Name()] = clusterBytes.Ref(k)
-	c.set.Endpoints[to.Port.Name()] = endpointsBytes.Ref(endpointsKey{Port: to.Port})
+	t := outboundTimeouts.Get(c.r, timeoutsKey{Class: c.class.Policy, Port: to.Port})
+	k := clusterKey{Port: to.Port, Identity: c.class.Identity, Connect: t.Connect}
+	if to.Protocol == "http" || to.Protocol == "http2" { // of grpc the contract leaves them out
+		k.Idle, k.MaxStream, k.MaxConnection = t.Idle, t.MaxStream, t.MaxConnection
+	}
+	c.clusters[to.Port.Name()] = k
 }
 
-// outboundKey is all that decides a client's listener for a port.
+// outboundKey is all that decides a client's listener for a port. What only its
+// routes or clusters depend on is not here: it must not make another listener.
 type outboundKey struct {
-	Name     string
-	Port     Port
-	Protocol string
-	Address  ir.Address
-	Timeouts ir.Timeouts
+	Name           string
+	Port           Port
+	Protocol       string
+	Address        ir.Address
+	Idle           ir.Duration // tcp
+	RequestHeaders ir.Duration // http
 }
 
 var outboundListener = incr.NewQuery("outbound", func(r *incr.Run, k outboundKey) ir.Listener {
@@ -129,10 +163,11 @@ var outboundListener = incr.NewQuery("outbound", func(r *incr.Run, k outboundKey
 	if isHTTP(k.Protocol) {
 		chain.HTTP = &ir.HTTP{
 			StatName: name, GRPC: k.Protocol == "grpc", NormalizePath: true, RouteName: name,
-			InternalCIDRs: settings(r).InternalCIDRs, RequestHeadersTimeout: k.Timeouts.RequestHeaders,
+			InternalCIDRs: settings(r).InternalCIDRs, RequestHeadersTimeout: k.RequestHeaders,
+			IdleTimeout: ir.Span(0), // connections of the application end when it wants
 		}
 	} else {
-		chain.TCP = &ir.TCP{StatName: name, Backends: []ir.Backend{{Cluster: name}}, IdleTimeout: k.Timeouts.Idle}
+		chain.TCP = &ir.TCP{StatName: name, Backends: []ir.Backend{{Cluster: name}}, IdleTimeout: k.Idle}
 	}
 	return ir.Listener{
 		Name: k.Name, Origin: ir.OriginOutbound, Direction: ir.Outbound, Address: k.Address,

@@ -256,37 +256,43 @@ type peers struct {
 	TLS bool // whether they speak mTLS
 }
 
-var servers = incr.NewQuery("servers", serversOf, func(a, b peers) bool { return a.TLS == b.TLS && slices.Equal(a.IDs, b.IDs) })
-
-func serversOf(r *incr.Run, id api.ID) peers {
+// servers is the peers behind a service of any kind.
+var servers = incr.NewQuery("servers", func(r *incr.Run, id api.ID) peers {
 	switch id.Kind {
 	case "MeshService":
-		svc, ok := api.MeshServices.Get(r, id)
-		if !ok {
-			return peers{}
-		}
-		if isRemote(r, &svc.Meta) {
-			var ids []string
-			for _, one := range svc.Spec.Identities {
-				if one.Type == "SpiffeID" {
-					ids = append(ids, one.Value)
-				}
-			}
-			slices.Sort(ids)
-			return peers{IDs: ids, TLS: true}
-		}
-		return localServers(r, svc)
+		return serversOf.Get(r, id)
 	case "MeshMultiZoneService":
 		all := peers{TLS: true}
 		for svc := range behind(r, id) {
-			all.IDs = append(all.IDs, serversOf(r, svc.ID).IDs...)
+			all.IDs = append(all.IDs, serversOf.Get(r, svc.ID).IDs...)
 		}
 		slices.Sort(all.IDs)
 		all.IDs = slices.Compact(all.IDs)
 		return all
 	}
 	return peers{}
-}
+}, equalPeers)
+
+func equalPeers(a, b peers) bool { return a.TLS == b.TLS && slices.Equal(a.IDs, b.IDs) }
+
+// serversOf is the peers behind one MeshService.
+var serversOf = incr.NewQuery("servers-of", func(r *incr.Run, id api.ID) peers {
+	svc, ok := api.MeshServices.Get(r, id)
+	if !ok {
+		return peers{}
+	}
+	if !isRemote(r, &svc.Meta) {
+		return localServers(r, svc)
+	}
+	var ids []string
+	for _, one := range svc.Spec.Identities {
+		if one.Type == "SpiffeID" {
+			ids = append(ids, one.Value)
+		}
+	}
+	slices.Sort(ids)
+	return peers{IDs: slices.Compact(ids), TLS: true}
+}, equalPeers)
 
 // localServers: a local service speaks mTLS when each proxy behind it has an
 // identity. Upstream keeps that decision once it is made; here it is a function

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -65,15 +66,27 @@ var labelled = incr.NewQuery("labelled", func(r *incr.Run, k labelledKey) []api.
 	return ids
 }, slices.Equal[[]api.ID])
 
-// outboundTimeouts is the effective timeouts of a class towards a port, or
-// towards a route of its.
-func outboundTimeouts(r *incr.Run, c policy.Class, p Port, routes ...policy.Destination) ir.Timeouts {
-	rule, _, ok := timeoutsTo.Get(r, c).Lookup(append(routes, policy.Destination{ID: p.Service, Section: p.Section})...)
+// timeoutsKey asks for the timeouts of a class towards a port, or towards a
+// route to it.
+type timeoutsKey struct {
+	Class policy.Class
+	Port  Port
+	Route policy.Destination // zero: none
+}
+
+// outboundTimeouts is the effective timeouts. It is a query so that a policy for
+// one service ends here for all other services.
+var outboundTimeouts = incr.NewQuery("timeouts-for", func(r *incr.Run, k timeoutsKey) ir.Timeouts {
+	at := []policy.Destination{{ID: k.Port.Service, Section: k.Port.Section}}
+	if k.Route != (policy.Destination{}) {
+		at = slices.Insert(at, 0, k.Route)
+	}
+	rule, _, ok := timeoutsTo.Get(r, k.Class).Lookup(at...)
 	if !ok {
 		return defaultTimeouts
 	}
 	return timeoutsOf(rule.Conf).Or(defaultTimeouts)
-}
+}, func(a, b ir.Timeouts) bool { return a == b })
 
 func timeoutsOf(c api.MeshTimeoutConf) ir.Timeouts {
 	t := ir.Timeouts{Connect: duration(c.ConnectionTimeout), Idle: duration(c.IdleTimeout)}
@@ -96,6 +109,9 @@ func duration(d *api.Duration) ir.Duration {
 type inboundTimeouts struct {
 	All   ir.Timeouts
 	Peers []ir.PeerTimeout // most specific first
+	// Listener is how long the inbound's listener keeps a connection without
+	// requests. Where timeouts hold for all callers it is the cluster that does.
+	Listener ir.Duration
 }
 
 func timeoutsIn(r *incr.Run, k sectionKey) inboundTimeouts {
@@ -108,11 +124,11 @@ func timeoutsIn(r *incr.Run, k sectionKey) inboundTimeouts {
 		return out
 	})
 	if len(rules) == 0 {
-		return inboundTimeouts{All: defaultTimeouts}
+		return inboundTimeouts{All: defaultTimeouts, Listener: ir.Span(0)}
 	}
-	out := inboundTimeouts{All: generatorTimeouts}
+	out := inboundTimeouts{All: generatorTimeouts, Listener: generatorTimeouts.Idle}
 	if all, ok := policy.CatchAll(rules); ok {
-		out.All = timeoutsOf(all.Conf).Or(defaultTimeouts)
+		out.All, out.Listener = timeoutsOf(all.Conf).Or(defaultTimeouts), ir.Span(0)
 	}
 	out.Peers = peerTimeouts(rules, out.All)
 	return out
@@ -132,7 +148,7 @@ func peerTimeouts(rules []policy.InboundRule[api.MeshTimeoutConf], all ir.Timeou
 			continue
 		}
 		t := all
-		for _, other := range slices.Backward(rules) {
+		for _, other := range leastSpecificFirst(rules) {
 			if other.Match.SpiffeID != nil && holds(other.Match, rule.Match) {
 				t = timeoutsOf(other.Conf).Or(t)
 			}
@@ -143,6 +159,28 @@ func peerTimeouts(rules []policy.InboundRule[api.MeshTimeoutConf], all ir.Timeou
 		return cmp.Or(-cmp.Compare(len(a.Peer.SpiffeID), len(b.Peer.SpiffeID)), -cmp.Compare(len(a.Peer.SpiffeIDPrefix), len(b.Peer.SpiffeIDPrefix)))
 	})
 	return out
+}
+
+// leastSpecificFirst orders rules so that the later wins: of rules that are
+// equally specific the more important one stays last, as it is in the input.
+func leastSpecificFirst(rules []policy.InboundRule[api.MeshTimeoutConf]) []policy.InboundRule[api.MeshTimeoutConf] {
+	specific := func(m api.Match) (id, sni int) {
+		if m.SNI != nil {
+			sni = 1
+		}
+		switch {
+		case m.SpiffeID == nil:
+			return -1, sni
+		case m.SpiffeID.Type == "Prefix":
+			return len(m.SpiffeID.Value), sni
+		}
+		return math.MaxInt, sni
+	}
+	return slices.SortedStableFunc(slices.Values(rules), func(a, b policy.InboundRule[api.MeshTimeoutConf]) int {
+		aID, aSNI := specific(a.Match)
+		bID, bSNI := specific(b.Match)
+		return cmp.Or(cmp.Compare(aID, bID), cmp.Compare(aSNI, bSNI))
+	})
 }
 
 // holds reports whether every caller that is meets one also meets general.

@@ -1,0 +1,106 @@
+package plan
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+
+	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/incr"
+	"github.com/atoll-mesh/atoll/api/policy"
+)
+
+// Explained is what a proxy gets, in the words of the IR, by name; and for each
+// destination and inbound where the fields that policies decide were written.
+type Explained struct {
+	Listeners map[string]any            `json:"listeners,omitempty"`
+	Routes    map[string]any            `json:"routes,omitempty"`
+	Clusters  map[string]any            `json:"clusters,omitempty"`
+	Endpoints map[string]any            `json:"endpoints,omitempty"`
+	Why       map[string]map[string]any `json:"-"`
+}
+
+// Explain is the plan of a proxy before it is encoded.
+var Explain = incr.NewQuery("explain", func(r *incr.Run, id api.ID) *Explained {
+	out := &Explained{
+		Listeners: map[string]any{}, Routes: map[string]any{}, Clusters: map[string]any{}, Endpoints: map[string]any{}, Why: map[string]map[string]any{},
+	}
+	dp, ok := api.Dataplanes.Get(r, id)
+	if !ok {
+		return out
+	}
+	for i, in := range slices.Backward(dp.Spec.Networking.Inbound) {
+		k := listenerKey{id, i}
+		out.Listeners[inboundName(in)] = inbound.Get(r, k)
+		out.Clusters[inboundName(in)] = inboundCluster.Get(r, k)
+		out.Why[inboundName(in)] = whyInbound(r, dp, in.Section())
+	}
+	for i, l := range dp.Spec.Networking.Listeners {
+		out.Listeners[zoneListenerName(l)] = ingressListener.Get(r, listenerKey{id, i})
+		for _, x := range exposures.Get(r, id.Mesh) {
+			out.Endpoints[x.Port.Name()] = endpoints.Get(r, endpointsKey{x.Port, View{Ingress: true}})
+		}
+	}
+	c := newClient(r, classKey(r, dp, identity.Get(r, id)))
+	for name, k := range c.listeners {
+		out.Listeners[name] = outboundListener.Get(r, k)
+		out.Why[name] = whyOutbound(r, k.Port, k.Protocol, c.class.Policy)
+	}
+	for name, k := range c.routes {
+		out.Routes[name] = routes.Get(r, k)
+	}
+	for name, k := range c.clusters {
+		out.Clusters[name] = cluster.Get(r, k)
+		out.Endpoints[name] = endpoints.Get(r, endpointsKey{Port: k.Port})
+	}
+	maps.DeleteFunc(out.Why, func(_ string, why map[string]any) bool { return len(why) == 0 })
+	return out
+}, nil)
+
+func whyInbound(r *incr.Run, dp *api.Object[api.Dataplane], section string) map[string]any {
+	why := map[string]any{}
+	p := policy.ProxyOf(&dp.Meta, selectorKeys.Get(r, dp.Mesh), []string{section})
+	rules := policy.InboundRules(timeoutSet.Get(r, dp.Mesh).Select(p), section, func(s *api.MeshTimeout) []policy.Inbound[api.MeshTimeoutConf] {
+		var out []policy.Inbound[api.MeshTimeoutConf]
+		for _, rule := range s.Rules {
+			out = append(out, policy.Inbound[api.MeshTimeoutConf](rule))
+		}
+		return out
+	})
+	if all, ok := policy.CatchAll(rules); ok {
+		why["MeshTimeout"] = fields(all.Explain())
+	}
+	for _, rule := range rules {
+		if rule.Match.SpiffeID != nil {
+			why["MeshTimeout of "+rule.Match.SpiffeID.Value] = source(rule.Source)
+		}
+	}
+	return why
+}
+
+func whyOutbound(r *incr.Run, p Port, protocol string, c policy.Class) map[string]any {
+	why := map[string]any{}
+	to := policy.Destination{ID: p.Service, Section: p.Section}
+	if rule, _, ok := timeoutsTo.Get(r, c).Lookup(to); ok {
+		why["MeshTimeout"] = fields(rule.Explain())
+	}
+	for _, rule := range httpRulesFor.Get(r, routesKey{c, target{p, protocol}}) {
+		text, _ := json.Marshal(rule.Key)
+		why["MeshHTTPRoute "+string(text)] = fields(rule.Explain())
+	}
+	return why
+}
+
+func fields(list []policy.Field) map[string]string {
+	out := map[string]string{}
+	for _, f := range list {
+		out[f.Path] = string(f.Value) + " by " + source(f.Source)
+	}
+	return out
+}
+
+func source(s policy.Source) string {
+	k, _ := api.ByName(s.Policy.Kind)
+	text, _ := json.Marshal(s.Index)
+	return k.Info().KRI(s.Policy.ID, "") + "[" + string(text) + "]"
+}
