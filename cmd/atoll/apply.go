@@ -58,6 +58,9 @@ other braces stay as they are.
 		if dry {
 			return printDocuments(command.OutOrStdout(), documents)
 		}
+		if wait {
+			c = c.patient()
+		}
 		cl, err := c.open()
 		if err != nil {
 			return err

@@ -122,12 +122,18 @@ func configCommand(c *connection) *cobra.Command {
 		Use:   "config",
 		Short: "The control planes that this command line knows",
 		Long:  "Keeps names for control planes in ~/.atoll/config, with the token and the authority of each.",
+		Example: `  atoll config control-planes add --name prod --address https://global.example:5681 --token-file ~/prod.token
+  atoll config control-planes list
+  atoll config control-planes switch prod
+  atoll get zones`,
+		RunE: group,
 	})
-	group := &cobra.Command{
+	known := &cobra.Command{
 		Use: "control-planes", Aliases: []string{"control-plane", "contexts"},
 		Short: "Add, list, remove and switch control planes",
+		RunE:  group,
 	}
-	group.AddCommand(addPlane(c), listPlanes(c), removePlane(c), switchPlane(c))
+	known.AddCommand(addPlane(c), listPlanes(c), removePlane(c), switchPlane(c))
 	view := &cobra.Command{
 		Use: "view", Short: "Show the file, without tokens", Args: arguments(cobra.NoArgs),
 		RunE: func(command *cobra.Command, _ []string) error {
@@ -148,7 +154,7 @@ func configCommand(c *connection) *cobra.Command {
 			return nil
 		},
 	}
-	config.AddCommand(group, view)
+	config.AddCommand(known, view)
 	return config
 }
 

@@ -67,6 +67,9 @@ others goes first.`,
 				documents = append(documents, d)
 			}
 		}
+		if wait {
+			c = c.patient()
+		}
 		cl, err := c.open()
 		if err != nil {
 			return err

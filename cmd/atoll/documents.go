@@ -139,19 +139,23 @@ func readSources(ctx context.Context, path string, in io.Reader) ([]source, erro
 }
 
 func fetch(ctx context.Context, address string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	limited, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	request, err := http.NewRequestWithContext(limited, http.MethodGet, address, nil)
 	if err != nil {
 		return "", err
 	}
 	answer, err := http.DefaultClient.Do(request)
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
 	if err != nil {
 		var u *url.Error
 		if errors.As(err, &u) {
 			err = u.Err
 		}
-		return "", fmt.Errorf("%s: %w", address, err)
+		// Not wrapped: what helps with a control plane does not help here.
+		return "", fmt.Errorf("%s: %v", address, err)
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/client"
 )
 
@@ -16,6 +17,10 @@ func generateCommand(c *connection) *cobra.Command {
 		Use:   "generate",
 		Short: "Make tokens",
 		Long:  "Asks the control plane for a token and prints it, and nothing else, to standard output.",
+		Example: `  atoll generate dataplane-token --name web-1 > web-1.token
+  atoll generate zone-token --zone east > east.token
+  atoll generate user-token --name ada --group mesh-system:admin`,
+		RunE: group,
 	})
 	command.AddCommand(dataplaneToken(c), zoneToken(c), userToken(c))
 	return command
@@ -99,6 +104,9 @@ func zoneToken(c *connection) *cobra.Command {
 		return cl.ZoneToken(ctx, q)
 	})
 	command.Flags().StringVar(&q.Zone, "zone", "", "name of the zone")
+	complete(command, "zone", func(command *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		return names(command.Context(), c, api.Zones, "", typed, nil), cobra.ShellCompDirectiveNoFileComp
+	})
 	return command
 }
 

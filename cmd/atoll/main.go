@@ -152,6 +152,19 @@ func arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
+// group runs a command that only has others below it.
+func group(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return c.Help()
+	}
+	c.SuggestionsMinimumDistance = 2
+	hint := ""
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = fmt.Sprintf("; did you mean %q?", near[0])
+	}
+	return wrongUsage("unknown command %q for %q%s", args[0], c.CommandPath(), hint)
+}
+
 // exitStatus ends the process with a code that is not ours to choose.
 type exitStatus struct {
 	code int

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"atoll": main
 //	                        NAME_DP, NAME_KDS, NAME_DIAGNOSTICS and ATOLL_ADDRESS
 //	stop NAME               SIGTERM; it must end with status 0
 //	exits CODE COMMAND…     runs the command, which must end with the status
+//	until PATTERN COMMAND…  runs the command until its output matches
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -36,7 +38,7 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(home, 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"start": start, "stop": stop, "exits": exits,
+			"start": start, "stop": stop, "exits": exits, "until": until,
 		},
 	})
 }
@@ -180,6 +182,28 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	case errors.As(err, &exit) && exit.ExitCode() == want:
 	default:
 		ts.Fatalf("want status %d: %v", want, err)
+	}
+}
+
+// until waits for what control planes tell each other.
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until PATTERN COMMAND…")
+	}
+	pattern, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ts.Exec(args[1], args[2:]...)
+		if err == nil && pattern.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("not within %s: %v", patience, err)
+		}
+		<-tick.C
 	}
 }
 

@@ -57,6 +57,12 @@ const (
 	pollPause = 200 * time.Millisecond
 )
 
+// patient is the connection for commands that wait: a question may be answered late.
+func (c *connection) patient() *connection {
+	c.timeout = max(c.timeout, 2*longPoll)
+	return c
+}
+
 // converged asks how far the zones are; revision 0: the newest. With a wait the
 // answer comes when they are there, or when the time is over.
 func converged(ctx context.Context, cl *client.Client, revision uint64, wait time.Duration) (server.Reach, error) {
