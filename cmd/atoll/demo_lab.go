@@ -26,6 +26,7 @@ import (
 // lab is everything that runs: control planes, proxies, services.
 type lab struct {
 	dir, logs  string
+	lock       *os.File        // of dir
 	logged     map[string]bool // the parts that have a log
 	exe, envoy string
 	screen     *screen
@@ -55,8 +56,8 @@ func newLab(o demoOptions, s *screen, fail context.CancelCauseFunc) (*lab, error
 	if l.net, err = newLoopback(); err != nil {
 		return nil, err
 	}
-	if l.dir, err = os.MkdirTemp("", "atoll-demo-"); err != nil {
-		return nil, fmt.Errorf("temporary directory: %w", err)
+	if l.dir, l.lock, err = newDemoDir(); err != nil {
+		return nil, err
 	}
 	if l.logs = o.keepLogs; l.logs == "" {
 		l.logs = filepath.Join(l.dir, "logs")
@@ -69,7 +70,7 @@ func newLab(o demoOptions, s *screen, fail context.CancelCauseFunc) (*lab, error
 		err = l.unpack()
 	}
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(l.dir))
+		return nil, errors.Join(err, os.RemoveAll(l.dir), l.lock.Close())
 	}
 	l.http = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
 	l.launcher = newLauncher()
@@ -111,7 +112,7 @@ func (l *lab) close() error {
 	}
 	errs = append(errs, stopAll(proxies), stopAll(planes))
 	l.launcher.close()
-	errs = append(errs, os.RemoveAll(l.dir))
+	errs = append(errs, os.RemoveAll(l.dir), l.lock.Close())
 	return errors.Join(errs...)
 }
 
