@@ -33,7 +33,8 @@ A file may hold many documents, separated by ---. Of a directory *.yaml, *.yml a
 *.json are read, also below it. {{ name }} is replaced by the value of -v name=…;
 other braces stay as they are.
 
---wait ends when every proxy of every zone has acknowledged the change.`,
+--wait ends when every proxy of every connected zone has acknowledged the change. It
+names the zones that are not connected: they get the change when they are back.`,
 		Example: `  atoll apply -f mesh.yaml
   atoll apply -f policies/ --wait --timeout 30s
   atoll apply -f timeout.yaml -v seconds=5
