@@ -27,6 +27,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -225,10 +226,13 @@ func (s *Server) close(st *stream) {
 	delete(s.behind, st)
 	delete(s.rejected, st)
 	var unused []*content
-	if st.plan != nil {
-		unused = append(s.leave(st, st.plan.Own), s.leave(st, st.plan.Class)...)
-		st.plan = nil
+	for _, p := range []*plan.Plan{st.plan, s.stagedPlans[st]} {
+		if p != nil {
+			unused = append(append(unused, s.leave(st, p.Own)...), s.leave(st, p.Class)...)
+		}
 	}
+	st.plan = nil
+	delete(s.stagedPlans, st)
 	s.mu.Unlock()
 	releaseAll(unused)
 	s.o.Report(st.status(true))
@@ -242,23 +246,27 @@ func (s *Server) stagePlan(st *stream, p *plan.Plan) {
 	if st.closed {
 		return
 	}
-	if staged, ok := s.stagedPlans[st]; ok && staged != nil {
-		// Twice before one Publish: only the newer counts.
-		releaseAll(append(s.leaveUnless(st, staged.Own), s.leaveUnless(st, staged.Class)...))
-	}
+	staged := s.stagedPlans[st]
 	s.stagedPlans[st] = p
 	if p != nil {
 		s.enter(st, p.Own)
 		s.enter(st, p.Class)
 	}
+	// Twice before one Publish: only the newer counts.
+	releaseAll(s.leaveUnless(st, staged, st.plan, p))
 }
 
-// leaveUnless leaves a staged group that the current plan does not also have.
-func (s *Server) leaveUnless(st *stream, set *plan.Set) []*content {
-	if st.plan != nil && (st.plan.Own == set || st.plan.Class == set) {
+// leaveUnless leaves the sets of a plan that none of the others has.
+func (s *Server) leaveUnless(st *stream, gone *plan.Plan, others ...*plan.Plan) (unused []*content) {
+	if gone == nil {
 		return nil
 	}
-	return s.leave(st, set)
+	for _, set := range []*plan.Set{gone.Own, gone.Class} {
+		if !slices.ContainsFunc(others, func(p *plan.Plan) bool { return p != nil && (p.Own == set || p.Class == set) }) {
+			unused = append(unused, s.leave(st, set)...)
+		}
+	}
+	return unused
 }
 
 func (s *Server) enter(st *stream, set *plan.Set) {
@@ -348,19 +356,13 @@ func (s *Server) Publish(round incr.Round) {
 	clear(s.stagedContents)
 	var unused []*content
 	for st, p := range s.stagedPlans {
-		if st.closed {
-			continue
-		}
 		old := st.plan
+		if old == nil && p == nil {
+			continue // its Dataplane comes with a later round; until then there is nothing to say
+		}
 		st.plan = p
 		diff(old, p, st.mark)
-		if old != nil {
-			for _, set := range []*plan.Set{old.Own, old.Class} {
-				if p == nil || set != p.Own && set != p.Class {
-					unused = append(unused, s.leave(st, set)...)
-				}
-			}
-		}
+		unused = append(unused, s.leaveUnless(st, old, p)...)
 		woken[st] = struct{}{}
 	}
 	clear(s.stagedPlans)
@@ -441,13 +443,15 @@ func (s *Server) Convergence(sample int) Convergence {
 	return c
 }
 
-// settle notes whether a stream is behind or refuses something.
-func (s *Server) settle(st *stream, behind, rejects bool) (changed bool) {
+// settle notes whether a stream, at the revision, is behind or refuses something.
+// What was published since the stream looked counts as not yet sent.
+func (s *Server) settle(st *stream, rev uint64, behind, rejects bool) (changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if st.closed {
 		return false
 	}
+	behind = behind || st.waiting(rev)
 	change := func(set map[*stream]struct{}, in bool) {
 		if _, was := set[st]; was != in {
 			changed = true

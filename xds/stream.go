@@ -193,22 +193,12 @@ func (st *stream) take(q *discoveryv3.DeltaDiscoveryRequest) error {
 // send sends what may be sent now, and returns when to look again.
 func (st *stream) send() (time.Time, error) {
 	for {
-		st.mu.Lock()
-		rev := st.rev
-		for d := range st.dirty {
-			st.session.Changed(string(d.typ), d.name)
-		}
-		clear(st.dirty)
-		st.mu.Unlock()
+		m, rev, next := st.next()
 		if rev == 0 {
 			return time.Time{}, nil // no plan yet
 		}
-		st.session.Target(rev)
-		st.s.mu.RLock()
-		m, next := st.session.Next(st, st.s.o.Now())
-		st.s.mu.RUnlock()
 		if m == nil {
-			st.report()
+			st.report(rev)
 			return next, nil
 		}
 		if err := st.rpc.SendMsg(st.response(m)); err != nil {
@@ -222,6 +212,35 @@ func (st *stream) send() (time.Time, error) {
 	}
 }
 
+// next takes what is dirty and puts a message together under the publishing
+// lock: a round that is published in between would show in the content of some
+// names and not yet in others.
+func (st *stream) next() (m *delta.Message, rev uint64, again time.Time) {
+	st.s.mu.RLock()
+	defer st.s.mu.RUnlock()
+	st.mu.Lock()
+	rev = st.rev
+	for d := range st.dirty {
+		st.session.Changed(string(d.typ), d.name)
+	}
+	clear(st.dirty)
+	st.mu.Unlock()
+	if rev == 0 {
+		return nil, 0, time.Time{}
+	}
+	st.session.Target(rev)
+	m, again = st.session.Next(st, st.s.o.Now())
+	return m, rev, again
+}
+
+// waiting reports whether something was published since the stream looked, at
+// the revision.
+func (st *stream) waiting(rev uint64) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.rev != rev || len(st.dirty) > 0
+}
+
 func (st *stream) response(m *delta.Message) *wire.Response {
 	r := &wire.Response{TypeURL: m.Type, Nonce: m.Nonce, ControlPlane: st.s.o.Instance, Removed: m.Removed}
 	r.Resources = make([]*wire.Resource, len(m.Items))
@@ -232,7 +251,7 @@ func (st *stream) response(m *delta.Message) *wire.Response {
 }
 
 // report tells the server, and through it the zone, how far the proxy is.
-func (st *stream) report() {
+func (st *stream) report(rev uint64) {
 	rejected := st.session.Rejections()
 	st.mu.Lock()
 	changed := len(rejected) != len(st.rejected)
@@ -241,7 +260,7 @@ func (st *stream) report() {
 	}
 	st.rejected, st.lacks, st.reached = rejected, st.session.Behind(), st.session.Reached()
 	st.mu.Unlock()
-	if st.s.settle(st, !st.session.Converged(), len(rejected) > 0) || changed {
+	if st.s.settle(st, rev, !st.session.Converged(), len(rejected) > 0) || changed {
 		st.s.o.Report(st.status(false))
 	}
 }

@@ -454,4 +454,3 @@ func findEnvoy(t *testing.T) string {
 	t.Skip("no Envoy in $ATOLL_ENVOY, on PATH or in .tools/envoy (`make envoy` fetches it): real validation left out")
 	return ""
 }
-
