@@ -39,6 +39,17 @@ type Connection struct {
 // Connections holds the proxies that are connected to any instance.
 var Connections = db.NewTable(Schema, "connections", func(c *Connection) string { return c.Proxy.Key() })
 
+// Joining is a proxy that has just registered and does not listen yet: nobody
+// is sent to it until it has taken its listeners.
+type Joining struct {
+	Proxy ID
+	// Stream is the number of its stream at the instance that admitted it.
+	Stream uint64
+}
+
+// Joinings holds the proxies that are joining.
+var Joinings = db.NewTable(Schema, "joinings", func(j *Joining) string { return j.Proxy.Key() })
+
 // Leaf is the certificate issued to a proxy. Its key lives only here: in the
 // memory of the instance that issued it.
 type Leaf struct {

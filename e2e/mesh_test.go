@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -69,6 +70,8 @@ type spec struct {
 	mesh, name, service string
 	outbounds           []string // kind/display name/zone/port
 	ingress             bool
+	port                int      // of the inbound; 0 picks one
+	inbounds            []string // further ones, JSON
 	handler             http.HandlerFunc
 }
 
@@ -89,9 +92,16 @@ func startProxy(t testing.TB, z *plane, s spec) *sidecar {
 		side.app = httptest.NewServer(h)
 		t.Cleanup(side.app.Close)
 		appPort := side.app.Listener.Addr().(*net.TCPAddr).Port
-		networking["inbound"] = []any{map[string]any{
+		if s.port != 0 {
+			port = s.port
+		}
+		inbounds := []any{map[string]any{
 			"name": "http", "port": port, "servicePort": appPort, "serviceAddress": "127.0.0.1", "protocol": "http",
 		}}
+		for _, in := range s.inbounds {
+			inbounds = append(inbounds, json.RawMessage(in))
+		}
+		networking["inbound"] = inbounds
 	}
 	var outbounds []any
 	for _, o := range s.outbounds {
@@ -145,7 +155,7 @@ func startProxy(t testing.TB, z *plane, s spec) *sidecar {
 		_, err := proxy.Run(ctx, c)
 		done <- err
 	}()
-	side.stop = func() {
+	side.stop = sync.OnceFunc(func() {
 		cancel()
 		<-done
 		log.Close()
@@ -153,7 +163,7 @@ func startProxy(t testing.TB, z *plane, s spec) *sidecar {
 			text, _ := os.ReadFile(side.log)
 			t.Logf("log of %s:\n%s", s.name, tail(string(text), 40))
 		}
-	}
+	})
 	t.Cleanup(side.stop)
 	select {
 	case a := <-ready:
@@ -208,18 +218,11 @@ const allowAll = `{"type":"MeshTrafficPermission","mesh":"default","name":"all",
 func TestRequestsCrossZonesOverMTLS(t *testing.T) {
 	g := startGlobal(t)
 	east, west := startZone(t, "east", g), startZone(t, "west", g)
-	for _, z := range []*plane{east, west} {
-		eventually(t, "the mesh in the zone", func() error {
-			_, err := z.client.DataplaneToken(t.Context(), client.DataplaneTokenRequest{Mesh: "default", Name: "x", ValidFor: "1h"})
-			return err
-		})
-	}
+	meshIn(t, east, west)
 	startProxy(t, west, spec{mesh: "default", name: "ingress-west", ingress: true})
-	cart := startProxy(t, west, spec{mesh: "default", name: "cart-1", service: "cart"})
-	var cartPort int
-	fmt.Sscan(strings.Split(cartInbound(t, west), "/")[0], &cartPort)
+	startProxy(t, west, spec{mesh: "default", name: "cart-1", service: "cart"})
 	web := startProxy(t, east, spec{mesh: "default", name: "web-1", service: "web",
-		outbounds: []string{fmt.Sprintf("MeshService/cart/west/%d", cartPort)}})
+		outbounds: []string{fmt.Sprintf("MeshService/cart/west/%d", servicePort(t, west, "cart"))}})
 	url := web.outbounds["cart/west"]
 
 	eventually(t, "denied by default", func() error {
@@ -243,29 +246,51 @@ func TestRequestsCrossZonesOverMTLS(t *testing.T) {
 		}
 		return nil
 	})
-	_ = cart
 }
 
-// cartInbound returns the port of the service cart as the zone derived it.
-func cartInbound(t testing.TB, z *plane) string {
+// meshIn waits until proxies of the mesh can join the zones.
+func meshIn(t testing.TB, zones ...*plane) {
 	t.Helper()
-	var port string
-	eventually(t, "the service of the workload", func() error {
+	for _, z := range zones {
+		eventually(t, "the mesh in the zone", func() error {
+			_, err := z.client.DataplaneToken(t.Context(), client.DataplaneTokenRequest{Mesh: "default", Name: "x", ValidFor: "1h"})
+			return err
+		})
+	}
+}
+
+// servicePort returns the port of a service that the zone derived.
+func servicePort(t testing.TB, z *plane, name string) int {
+	t.Helper()
+	port := 0
+	eventually(t, "the service "+name, func() error {
 		var svc struct {
 			Spec struct{ Ports []struct{ Port int } }
 		}
-		raw := json.RawMessage{}
-		if _, err := z.client.Do(t.Context(), http.MethodGet, "/meshes/default/meshservices/cart", nil, nil, &raw); err != nil {
-			return err
-		}
-		if err := json.Unmarshal(raw, &svc); err != nil {
+		if _, err := z.client.Do(t.Context(), http.MethodGet, "/meshes/default/meshservices/"+name, nil, nil, &svc); err != nil {
 			return err
 		}
 		if len(svc.Spec.Ports) == 0 {
 			return errors.New("no ports")
 		}
-		port = fmt.Sprint(svc.Spec.Ports[0].Port)
+		port = svc.Spec.Ports[0].Port
 		return nil
 	})
 	return port
+}
+
+func listen(t testing.TB, address string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func replace(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }

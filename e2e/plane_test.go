@@ -27,6 +27,7 @@ type plane struct {
 	out    *lines
 	client *client.Client
 	stop   func()
+	again  func() *plane // starts it once more with its data and its addresses
 }
 
 // lines collects what a control plane says to people.
@@ -117,7 +118,14 @@ func startGlobal(t testing.TB, change ...func(*global.Config)) *plane {
 	for _, f := range change {
 		f(&c)
 	}
-	return run(t, dir, func(ctx context.Context, out *lines) error { return global.Run(ctx, c, "test", out) })
+	var start func() *plane
+	start = func() *plane {
+		p := run(t, dir, func(ctx context.Context, out *lines) error { return global.Run(ctx, c, "test", out) })
+		c.API.Address, c.Diagnostics.Address, c.KDS.Address = p.out.value(t, "API"), p.out.value(t, "diagnostics"), p.out.value(t, "KDS")
+		p.again = start
+		return p
+	}
+	return start()
 }
 
 func startZone(t testing.TB, name string, above *plane, change ...func(*zone.Config)) *plane {
@@ -127,6 +135,7 @@ func startZone(t testing.TB, name string, above *plane, change ...func(*zone.Con
 	c.Config = common(dir)
 	c.Name = name
 	c.DPServer.Address = "127.0.0.1:0"
+	c.DPServer.DeregistrationDelay, c.DPServer.StatusFlush = server.Duration(time.Second), server.Duration(time.Second)
 	if above != nil {
 		token, err := above.client.ZoneToken(t.Context(), client.ZoneTokenRequest{Zone: name, ValidFor: "1h"})
 		if err != nil {
@@ -139,10 +148,18 @@ func startZone(t testing.TB, name string, above *plane, change ...func(*zone.Con
 		c.Global.Address = above.out.value(t, "KDS")
 		c.Global.CAFile = filepath.Join(above.dir, "server.crt")
 	}
+	c.Global.MaxBackoff = server.Duration(500 * time.Millisecond)
 	for _, f := range change {
 		f(&c)
 	}
-	return run(t, dir, func(ctx context.Context, out *lines) error { return zone.Run(ctx, c, "test", out) })
+	var start func() *plane
+	start = func() *plane {
+		p := run(t, dir, func(ctx context.Context, out *lines) error { return zone.Run(ctx, c, "test", out) })
+		c.API.Address, c.Diagnostics.Address, c.DPServer.Address = p.out.value(t, "API"), p.out.value(t, "diagnostics"), p.out.value(t, "dp-server")
+		p.again = start
+		return p
+	}
+	return start()
 }
 
 // eventually polls until f returns nil. Real processes have no fake clock; each

@@ -40,7 +40,7 @@ func (z *zone) admit(ctx context.Context, h *xds.Hello) (api.ID, error) {
 		return api.ID{}, err
 	}
 	if row.Revision == 0 {
-		if err := z.register(ctx, row); err != nil {
+		if err := z.register(ctx, h, row); err != nil {
 			return api.ID{}, err
 		}
 	}
@@ -131,8 +131,9 @@ func (z *zone) workloadBound(snap *db.Snapshot, row *api.Object[api.Dataplane], 
 // registerTries bounds the attempts to register against concurrent writers.
 const registerTries = 5
 
-// register stores the Dataplane that a proxy brought.
-func (z *zone) register(ctx context.Context, row *api.Object[api.Dataplane]) error {
+// register stores the Dataplane that a proxy brought. One that is new is marked
+// as joining first, so that no plan ever has it without the mark.
+func (z *zone) register(ctx context.Context, h *xds.Hello, row *api.Object[api.Dataplane]) error {
 	rec := store.RecordOf(row)
 	rec.Labels = api.ComputeLabels(api.Dataplanes, row.ID, row.Labels, z.Site)
 	rec.Owner, rec.Modified = proxyOwner, z.Now()
@@ -143,6 +144,13 @@ func (z *zone) register(ctx context.Context, row *api.Object[api.Dataplane]) err
 			op.Record.Created, op.Record.Owner = have.Created, have.Owner
 		} else {
 			op.Record.Created = rec.Modified
+			_, err := z.DB.Write(func(tx *db.Tx) error {
+				api.Joinings.Put(tx, &api.Joining{Proxy: row.ID, Stream: h.Stream})
+				return nil
+			})
+			if err != nil {
+				return err
+			}
 		}
 		_, err := z.Feeder.Apply(ctx, []store.Op{op})
 		if err == nil || !errors.Is(err, store.ErrConflict) || try == registerTries {

@@ -157,7 +157,7 @@ var members = incr.NewQuery("members", func(r *incr.Run, p Port) []ir.Endpoint {
 	port := svc.Spec.Ports[i]
 	var out []ir.Endpoint
 	for dp := range selected(r, svc) {
-		if isRemote(r, &dp.Meta) {
+		if isRemote(r, &dp.Meta) || isJoining(r, dp) {
 			continue
 		}
 		for _, in := range dp.Spec.Networking.Inbound {
@@ -174,6 +174,12 @@ var members = incr.NewQuery("members", func(r *incr.Run, p Port) []ir.Endpoint {
 	}
 	return sortEndpoints(out)
 }, equalEndpoints)
+
+// isJoining reports whether the proxy does not listen yet.
+func isJoining(r db.Reader, dp *api.Object[api.Dataplane]) bool {
+	_, joining := api.Joinings.Get(r, dp.ID.Key())
+	return joining
+}
 
 // endpointTags are the labels that load balancing may look at.
 func endpointTags(labels map[string]string, protocol string) map[string]string {
@@ -226,7 +232,7 @@ var Service = incr.NewQuery("service", func(r *incr.Run, id api.ID) *api.Service
 		if _, ok := api.Connections.Get(r, dp.ID.Key()); ok {
 			st.Connected++
 		}
-		if servesAll(svc, dp) {
+		if servesAll(svc, dp) && !isJoining(r, dp) {
 			st.Healthy++
 		}
 		if spiffe := identity.Get(r, dp.ID).ID; spiffe != "" {

@@ -70,6 +70,7 @@ type mark struct {
 type shown struct {
 	stream     uint64
 	closed     bool
+	listens    bool
 	rejections int
 }
 
@@ -168,7 +169,7 @@ func (f *Feeder) due(all bool) []xds.Status {
 	var out []xds.Status
 	for id, s := range f.pending {
 		was, ok := f.written[id]
-		now := shown{s.Stream, s.Closed, len(s.Rejections)}
+		now := shown{s.Stream, s.Closed, listens(s), len(s.Rejections)}
 		if !all && ok && was == now && now.rejections == 0 {
 			continue
 		}
@@ -182,6 +183,9 @@ func (f *Feeder) due(all bool) []xds.Status {
 	}
 	return out
 }
+
+// listens reports whether the proxy has taken listeners.
+func listens(s xds.Status) bool { return s.Stats[wire.Listener].Acked > 0 }
 
 // converge computes the zone's report from the server's state.
 func (f *Feeder) converge(was api.Convergence) (api.Convergence, bool) {
@@ -218,6 +222,9 @@ func equalReports(a, b api.Convergence) bool {
 func (f *Feeder) write(list []xds.Status, own api.Convergence) error {
 	_, err := f.o.DB.Write(func(tx *db.Tx) error {
 		for _, s := range list {
+			if j, ok := api.Joinings.Get(tx, s.Proxy.Key()); ok && j.Stream == s.Stream && (s.Closed || listens(s)) {
+				api.Joinings.Delete(tx, s.Proxy.Key())
+			}
 			if s.Closed {
 				if c, ok := api.Connections.Get(tx, s.Proxy.Key()); ok && c.Instance == f.o.Instance && c.Stream == s.Stream {
 					api.Connections.Delete(tx, s.Proxy.Key())
