@@ -76,7 +76,7 @@ func read(snap *db.Snapshot, mid *api.Object[api.MeshIdentity], s *api.SecureDat
 func secret(snap *db.Snapshot, mesh, name string) ([]byte, api.Row, error) {
 	row, ok := api.Secrets.Named(snap, mesh, name)
 	if !ok {
-		return nil, nil, fmt.Errorf("Secret %q in mesh %q: %w", name, mesh, errNoAuthority)
+		return nil, nil, fmt.Errorf("secret %q in mesh %q: %w", name, mesh, errNoAuthority)
 	}
 	return row.Spec.Data, row, nil
 }

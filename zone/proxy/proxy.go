@@ -30,6 +30,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"syscall"
@@ -272,5 +273,5 @@ func findEnvoy(name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: %q was not found (%v): install Envoy, or name it by --binary-path", ErrConfig, name, err)
 	}
-	return found, nil
+	return filepath.Abs(found) // it is started in another directory
 }

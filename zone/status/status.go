@@ -54,7 +54,6 @@ type Feeder struct {
 
 	mu      sync.Mutex
 	pending map[api.ID]xds.Status
-	urgent  bool
 	marks   []mark
 
 	written map[api.ID]shown // of Run's goroutine: what the row says
