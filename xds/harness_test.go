@@ -151,7 +151,8 @@ type plane struct {
 
 	mu      sync.Mutex
 	reports map[api.ID]xds.Status // newest of each proxy
-	rounds  []incr.Round
+
+	named sync.Map // what resources name, see names
 }
 
 const drain = 10 * time.Second
@@ -185,12 +186,7 @@ func newPlane(t *testing.T, r *rows) *plane {
 	var all sync.WaitGroup
 	all.Go(func() { _ = g.Serve(at) })
 	all.Go(func() {
-		_ = p.engine.Loop(ctx, r.DB, incr.WithAfter(func(round incr.Round) {
-			p.mu.Lock()
-			p.rounds = append(p.rounds, round)
-			p.mu.Unlock()
-			p.server.Publish(round)
-		}))
+		_ = p.engine.Loop(ctx, r.DB, incr.WithAfter(p.server.Publish))
 	})
 	var err error
 	p.conn, err = grpc.NewClient("passthrough:///zone", grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -260,7 +256,7 @@ func (m *model) connect() *model {
 			}
 			q.ResourceNamesSubscribe = slices.Sorted(maps.Keys(m.wants[t]))
 		}
-		if err := stream.Send(q); err != nil {
+		if err := stream.Send(q); err != nil && !errors.Is(err, io.EOF) { // its end is Recv's to tell
 			m.p.t.Fatal(err)
 		}
 	}
@@ -329,11 +325,7 @@ func (m *model) subscribe() []*discoveryv3.DeltaDiscoveryRequest {
 	wants := map[wire.Type]map[string]bool{wire.Endpoints: {}, wire.Secret: {}, wire.Route: {}}
 	for _, t := range []wire.Type{wire.Cluster, wire.Listener} {
 		for name, res := range m.held[t] {
-			msg := decoded(res.GetResource())
-			if c, ok := msg.(*clusterv3.Cluster); ok && c.GetType() == clusterv3.Cluster_EDS {
-				wants[wire.Endpoints][name] = true
-			}
-			for _, ref := range namedBy(msg) {
+			for _, ref := range m.p.names(t, name, res) {
 				if wants[ref.typ] != nil {
 					wants[ref.typ][ref.name] = true
 				}
@@ -369,7 +361,7 @@ func (m *model) subscribe() []*discoveryv3.DeltaDiscoveryRequest {
 func (m *model) check(after wire.Type) {
 	for _, t := range []wire.Type{wire.Listener, wire.Route} {
 		for name, res := range m.held[t] {
-			for _, ref := range namedBy(decoded(res.GetResource())) {
+			for _, ref := range m.p.names(t, name, res) {
 				if ref.typ == wire.Cluster && m.held[wire.Cluster][ref.name] == nil {
 					m.faults = append(m.faults, fmt.Sprintf("after %s: %s %s names cluster %s, which is not there", after.Short(), t.Short(), name, ref.name))
 				}
@@ -439,6 +431,17 @@ func (m *model) refusing(f func(*discoveryv3.DeltaDiscoveryResponse) string) *mo
 	return m
 }
 
+// names is what a resource names; of equal resources it is found once.
+func (p *plane) names(t wire.Type, name string, res *discoveryv3.Resource) []ref {
+	key := ref{t, name + "\x00" + res.GetVersion()}
+	if found, ok := p.named.Load(key); ok {
+		return found.([]ref)
+	}
+	found := namedBy(decoded(res.GetResource()))
+	p.named.Store(key, found)
+	return found
+}
+
 func decoded(a *anypb.Any) proto.Message {
 	if a == nil {
 		return nil
@@ -455,7 +458,7 @@ type ref struct {
 	name string
 }
 
-// namedBy lists the clusters, routes and secrets that a message names.
+// namedBy lists the clusters, endpoints, routes and secrets that a message names.
 func namedBy(m proto.Message) []ref {
 	var out []ref
 	var walk func(protoreflect.Message)
@@ -500,6 +503,9 @@ func namedBy(m proto.Message) []ref {
 			return true
 		})
 	}
+	if c, ok := m.(*clusterv3.Cluster); ok && c.GetType() == clusterv3.Cluster_EDS {
+		out = append(out, ref{wire.Endpoints, c.GetName()})
+	}
 	if m != nil {
 		walk(m.ProtoReflect())
 	}
@@ -519,3 +525,22 @@ func text(v any) string {
 	}
 	return string(out)
 }
+
+func shortOf(url string) string { return wire.Type(url).Short() }
+
+func trust(zone string) string {
+	return "type: MeshTrust\nmesh: default\nname: identity\nspec:\n  trustDomain: default." + zone + ".mesh.local\n  caBundles: [{type: Pem, pem: {value: " + text(authority) + "}}]\n"
+}
+
+// authority is a certificate that signs nothing.
+const authority = `-----BEGIN CERTIFICATE-----
+MIIBdTCCARugAwIBAgIUdVEsOA3Eat7/LYBoTN548NZL0FIwCgYIKoZIzj0EAwIw
+DzENMAsGA1UECgwEdGVzdDAgFw0yNjExMjMyMDU5MjlaGA8yMTI2MTAzMDIwNTky
+OVowDzENMAsGA1UECgwEdGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABDou
+TRtWYiUUDgdwE1BSjejP3+P9A0rW2cCMj9R+Z2IDvobFSYoafUK/+MLvV/PCxkoJ
+BZcpS/lTpcaLVzXZ4JKjUzBRMB0GA1UdDgQWBBTstCFG+Uf/6QJlEaFOrPUPK5Xo
+nzAfBgNVHSMEGDAWgBTstCFG+Uf/6QJlEaFOrPUPK5XonzAPBgNVHRMBAf8EBTAD
+AQH/MAoGCCqGSM49BAMCA0gAMEUCIQDc3jeE59rb9KoU60WZOJ/zU3Jk9bcg83Vn
+/E6DMgSvOAIgI+mRvpPNirWr82vmlIuWmXW7Qk0CY0+gXL7CVxCaslw=
+-----END CERTIFICATE-----
+`

@@ -20,16 +20,6 @@ type sectionKey struct {
 	Section string
 }
 
-// inboundRules is all that policies say about the inbounds of a class.
-type inboundRules struct {
-	Permissions ir.Permissions
-	Timeouts    inboundTimeouts
-}
-
-var rulesIn = incr.NewQuery("rules-in", func(r *incr.Run, k sectionKey) *inboundRules {
-	return &inboundRules{Permissions: permissionsIn(r, k), Timeouts: timeoutsIn(r, k)}
-}, func(a, b *inboundRules) bool { return reflect.DeepEqual(a, b) })
-
 // noServicePort stands for the inbound of a pod that no service selects: it is
 // there to give the proxy an identity.
 const noServicePort = 49151
@@ -51,21 +41,21 @@ func addInbounds(own *Set, dp *api.Object[api.Dataplane]) {
 	}
 }
 
-// inboundOf returns the Dataplane's inbound at the position of the key, and
-// what policies say about it.
-func inboundOf(r *incr.Run, k listenerKey) (*api.Object[api.Dataplane], api.Inbound, *inboundRules) {
+// inboundOf returns the Dataplane's inbound at the position of the key, and what
+// policies see of it.
+func inboundOf(r *incr.Run, k listenerKey) (*api.Object[api.Dataplane], api.Inbound, sectionKey) {
 	dp, ok := api.Dataplanes.Get(r, k.Proxy)
 	if !ok || k.Index >= len(dp.Spec.Networking.Inbound) {
-		return nil, api.Inbound{}, nil
+		return nil, api.Inbound{}, sectionKey{}
 	}
 	in := dp.Spec.Networking.Inbound[k.Index]
 	section := in.Section()
-	c := policy.ProxyOf(&dp.Meta, selectorKeys.Get(r, dp.Mesh), []string{section}).Class()
-	return dp, in, rulesIn.Get(r, sectionKey{c, section})
+	c := policy.ProxyOf(&dp.Meta, serverKeys.Get(r, dp.Mesh), []string{section}).Class()
+	return dp, in, sectionKey{c, section}
 }
 
 var inbound = incr.NewQuery("inbound", func(r *incr.Run, k listenerKey) *ir.Listener {
-	dp, in, rules := inboundOf(r, k)
+	dp, in, section := inboundOf(r, k)
 	if dp == nil {
 		return nil
 	}
@@ -74,18 +64,19 @@ var inbound = incr.NewQuery("inbound", func(r *incr.Run, k listenerKey) *ir.List
 	chain := ir.Chain{}
 	if w := identity.Get(r, dp.ID); w.SPIFFE != "" {
 		chain.TLS = &ir.ServerTLS{Identity: w.Secret, Bundle: bundleName, TrustDomains: trustDomains.Get(r, dp.Mesh)}
-		chain.Permissions = &rules.Permissions
+		chain.Permissions = permissionsIn.Get(r, section)
 		chain.Logs = []ir.AccessLog{{Path: "/dev/stdout", Denied: true}}
 	}
-	all := rules.Timeouts.All
+	timeouts := timeoutsIn.Get(r, section)
+	all := timeouts.All
 	if isHTTP(protocol) {
 		chain.HTTP = &ir.HTTP{
 			StatName: name, GRPC: protocol == "grpc", ForwardPeer: true, InternalCIDRs: settings(r).InternalCIDRs,
-			IdleTimeout: rules.Timeouts.Listener, StreamIdleTimeout: generatorTimeouts.StreamIdle, RequestHeadersTimeout: all.RequestHeaders,
+			IdleTimeout: timeouts.Listener, StreamIdleTimeout: generatorTimeouts.StreamIdle, RequestHeadersTimeout: all.RequestHeaders,
 			Routes: &ir.RouteConfig{
 				Name: name, Origin: ir.OriginInbound, RemoveRequestHeaders: []string{"x-kuma-tags"},
 				Hosts: []ir.VirtualHost{{Name: name, Routes: []ir.Route{{Forward: &ir.Forward{
-					Backends: []ir.Backend{{Cluster: name}}, Timeout: all.Request.Or(ir.Span(0)), IdleTimeout: all.StreamIdle, Peers: rules.Timeouts.Peers,
+					Backends: []ir.Backend{{Cluster: name}}, Timeout: all.Request.Or(ir.Span(0)), IdleTimeout: all.StreamIdle, Peers: timeouts.Peers,
 				}}}}},
 			},
 		}
@@ -119,11 +110,11 @@ var inboundBytes = incr.NewQuery("encode.inbound", func(r *incr.Run, k listenerK
 }, sameBytes)
 
 var inboundCluster = incr.NewQuery("inbound-cluster", func(r *incr.Run, k listenerKey) *ir.Cluster {
-	dp, in, rules := inboundOf(r, k)
+	dp, in, section := inboundOf(r, k)
 	if dp == nil {
 		return nil
 	}
-	all := rules.Timeouts.All
+	all := timeoutsIn.Get(r, section).All
 	c := &ir.Cluster{
 		Name: inboundName(in), Origin: ir.OriginInbound, ConnectTimeout: all.Connect, TrackRemaining: true,
 		Static: []ir.Locality{{Endpoints: []ir.Endpoint{{Address: ir.Address{
@@ -156,7 +147,7 @@ var permissionSet = incr.NewQuery("permissions", func(r *incr.Run, mesh string) 
 }, (*policy.Set[api.MeshTrafficPermission]).Equal)
 
 // permissionsIn is who may call an inbound; nobody while no policy speaks.
-func permissionsIn(r *incr.Run, k sectionKey) ir.Permissions {
+var permissionsIn = incr.NewQuery("permissions-in", func(r *incr.Run, k sectionKey) *ir.Permissions {
 	p := k.Class.Proxy()
 	found := policy.PermissionsFor(permissionSet.Get(r, p.Mesh).Select(p), k.Section)
 	list := func(from []policy.Permission) []ir.Permission {
@@ -166,5 +157,5 @@ func permissionsIn(r *incr.Run, k sectionKey) ir.Permissions {
 		}
 		return out
 	}
-	return ir.Permissions{Deny: list(found.Deny), Allow: list(found.Allow), AllowShadowDeny: list(found.AllowWithShadowDeny)}
-}
+	return &ir.Permissions{Deny: list(found.Deny), Allow: list(found.Allow), AllowShadowDeny: list(found.AllowWithShadowDeny)}
+}, func(a, b *ir.Permissions) bool { return reflect.DeepEqual(a, b) })

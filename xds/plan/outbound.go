@@ -24,14 +24,23 @@ type Class struct {
 	Identity  string
 }
 
-// selectorKeys is the labels by which any policy of a mesh selects proxies.
-// Other labels make no difference, so that proxies which differ only there (each
-// has a name of its own) are one class.
-var selectorKeys = incr.NewQuery("selector-keys", func(r *incr.Run, mesh string) []string {
-	keys := slices.Concat(timeoutSet.Get(r, mesh).Keys(), permissionSet.Get(r, mesh).Keys(), httpRouteSet.Get(r, mesh).Keys())
-	slices.Sort(keys)
-	return slices.Compact(keys)
+// clientKeys is the labels by which policies about what proxies call select
+// them. Other labels make no difference, so that proxies which differ only there
+// (each has a name of its own) are one class.
+var clientKeys = incr.NewQuery("client-keys", func(r *incr.Run, mesh string) []string {
+	return joined(timeoutSet.Get(r, mesh).Keys(), httpRouteSet.Get(r, mesh).Keys())
 }, slices.Equal[[]string])
+
+// serverKeys is the same for policies about who calls.
+var serverKeys = incr.NewQuery("server-keys", func(r *incr.Run, mesh string) []string {
+	return joined(timeoutSet.Get(r, mesh).Keys(), permissionSet.Get(r, mesh).Keys())
+}, slices.Equal[[]string])
+
+func joined(keys ...[]string) []string {
+	all := slices.Concat(keys...)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
 
 func classKey(r *incr.Run, dp *api.Object[api.Dataplane], w who) Class {
 	outbounds, err := json.Marshal(dp.Spec.Networking.Outbound)
@@ -39,7 +48,7 @@ func classKey(r *incr.Run, dp *api.Object[api.Dataplane], w who) Class {
 		r.Fail(fmt.Errorf("outbounds of %s: %w", dp.ID, err))
 	}
 	return Class{
-		Policy:    policy.ProxyOf(&dp.Meta, selectorKeys.Get(r, dp.Mesh), nil).Class(),
+		Policy:    policy.ProxyOf(&dp.Meta, clientKeys.Get(r, dp.Mesh), nil).Class(),
 		Outbounds: unique.Make(string(outbounds)),
 		Identity:  w.Secret,
 	}

@@ -114,7 +114,7 @@ type inboundTimeouts struct {
 	Listener ir.Duration
 }
 
-func timeoutsIn(r *incr.Run, k sectionKey) inboundTimeouts {
+var timeoutsIn = incr.NewQuery("timeouts-in", func(r *incr.Run, k sectionKey) inboundTimeouts {
 	p := k.Class.Proxy()
 	rules := policy.InboundRules(timeoutSet.Get(r, p.Mesh).Select(p), k.Section, func(s *api.MeshTimeout) []policy.Inbound[api.MeshTimeoutConf] {
 		out := make([]policy.Inbound[api.MeshTimeoutConf], len(s.Rules))
@@ -132,7 +132,9 @@ func timeoutsIn(r *incr.Run, k sectionKey) inboundTimeouts {
 	}
 	out.Peers = peerTimeouts(rules, out.All)
 	return out
-}
+}, func(a, b inboundTimeouts) bool {
+	return a.All == b.All && a.Listener == b.Listener && slices.Equal(a.Peers, b.Peers)
+})
 
 // peerTimeouts: for each caller that a rule names, the merge of all rules that
 // hold for it, least specific first; exact IDs before prefixes, longer prefixes

@@ -1,0 +1,203 @@
+package xds_test
+
+import (
+	"fmt"
+	"maps"
+	"testing"
+	"testing/synctest"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/db"
+)
+
+// The mesh of the cost table: 1,000 proxies of 100 services in this zone, ten
+// each, and 100 services of another zone. Each service calls the next four of
+// this zone, and the one of its number of the other. All have identities.
+const (
+	proxies  = 1000
+	services = 100
+	calls    = 4
+)
+
+func instance(s, i int) string { return fmt.Sprintf("s%03d-%d", s, i) }
+
+func costly(s, i int, ready bool) string {
+	var targets []string
+	for n := range calls {
+		targets = append(targets, fmt.Sprintf("s%03d", (s+n+1)%services))
+	}
+	return dataplane(instance(s, i), fmt.Sprintf("s%03d", s), fmt.Sprintf("10.%d.0.%d", s, i+1), ready, targets...) +
+		fmt.Sprintf("    - {port: 20000, backendRef: {kind: MeshService, labels: {kuma.io/display-name: w%03d}, port: 80}}\n", s)
+}
+
+func costMesh() *rows {
+	r := newRows()
+	docs := []string{
+		"type: MeshIdentity\nmesh: default\nname: identity\nspec:\n  selector: {dataplane: {matchLabels: {}}}\n  provider: {type: Bundled, bundled: {autogenerate: {enabled: true}}}\n",
+		trust("east"),
+	}
+	west := []string{trust("west"), "type: MeshZoneAddress\nmesh: default\nname: west\nspec: {address: 192.0.2.1, port: 10001}\n"}
+	for s := range services {
+		docs = append(docs, service(fmt.Sprintf("s%03d", s)))
+		west = append(west, service(fmt.Sprintf("w%03d", s)))
+		for i := range proxies / services {
+			docs = append(docs, costly(s, i, true))
+		}
+	}
+	r.put("east", docs...)
+	r.put("west", west...)
+	r.write(func(tx *db.Tx) {
+		mid := api.LocalID(api.MeshIdentities, "default", "", "identity", east)
+		for s := range services {
+			for i := range proxies / services {
+				api.Leaves.Put(tx, &api.Leaf{
+					Proxy: proxyID(instance(s, i)), Identity: mid, Chain: "certificate", Key: "key",
+					SPIFFE: fmt.Sprintf("spiffe://default.east.mesh.local/workload/s%03d", s),
+				})
+			}
+		}
+	})
+	return r
+}
+
+// cost is what one change cost: queries run by name, messages and resources by
+// type, and the proxies that got any.
+type cost struct {
+	Ran     map[string]uint64
+	Sent    map[string]int // "EDS +1": messages of a type with so many resources
+	Proxies int
+}
+
+type meter struct {
+	p      *plane
+	models []*model
+	ran    map[string]uint64
+}
+
+// since is the cost since the last call.
+func (m *meter) since() cost {
+	synctest.Wait()
+	now := m.p.engine.Stats().Ran
+	c := cost{Ran: ran{}, Sent: sent{}}
+	for name, n := range now {
+		if n > m.ran[name] {
+			c.Ran[name] = n - m.ran[name]
+		}
+	}
+	m.ran = maps.Clone(now)
+	for _, one := range m.models {
+		one.mu.Lock()
+		for _, r := range one.log {
+			c.Sent[fmt.Sprintf("%s +%d", shortOf(r.GetTypeUrl()), len(r.GetResources())+len(r.GetRemovedResources()))]++
+		}
+		if len(one.log) > 0 {
+			c.Proxies++
+		}
+		one.log = nil
+		one.mu.Unlock()
+	}
+	return c
+}
+
+func (m *meter) expect(what string, want cost) {
+	m.p.t.Helper()
+	if want.Ran == nil {
+		want.Ran = ran{}
+	}
+	if want.Sent == nil {
+		want.Sent = sent{}
+	}
+	if diff := cmp.Diff(want, m.since()); diff != "" {
+		m.p.t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func permit(name, target string) string {
+	return "type: MeshTrafficPermission\nmesh: default\nname: " + name + "\nspec:\n" + target + "  rules: [{default: {allow: [{spiffeID: {type: Prefix, value: spiffe://default.east.mesh.local}}]}}]\n"
+}
+
+type ran = map[string]uint64
+type sent = map[string]int
+
+func TestCost(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPlane(t, costMesh())
+		m := &meter{p: p, ran: map[string]uint64{}}
+		for s := range services {
+			for i := range proxies / services {
+				if s+i > 0 { // the first connects later
+					m.models = append(m.models, p.model(instance(s, i)).connect())
+				}
+			}
+		}
+		m.since()
+		t.Log(text(p.engine.Stats()))
+
+		p.put("east", costly(7, 3, false))
+		// Its own plan is looked at, and that service's endpoints; four services of ten proxies call it.
+		m.expect("an endpoint becomes unhealthy", cost{
+			Ran:  ran{"identity": 1, "proxy": 1, "inbound": 1, "inbound-cluster": 1, "servers-of": 1, "members": 1, "endpoints": 1, "encode.endpoints": 1},
+			Sent: sent{"EDS +1": 40}, Proxies: 40,
+		})
+		p.put("east", costly(7, 3, false))
+		m.expect("the same row again", cost{
+			Ran: ran{"identity": 1, "proxy": 1, "inbound": 1, "inbound-cluster": 1, "servers-of": 1, "members": 1},
+		})
+		p.put("global", timeout("one", to("s007"), "2s"))
+		m.since() // who the policy is for is found once
+		p.put("global", timeout("one", to("s007"), "3s"))
+		// Policies see one class of proxies, which has 200 destinations to look up; four classes of callers and their ten
+		// proxies each are planned again. The same endpoints follow the cluster, or it stays warming.
+		m.expect("a timeout policy for one service", cost{
+			Ran:  ran{"timeouts": 1, "client-keys": 1, "server-keys": 1, "timeouts-in": 1, "timeouts-to": 1, "timeouts-for": 200, "routes-plan": 1, "class": 4, "proxy": 40, "cluster": 1, "routes": 1, "encode.cluster": 1, "encode.routes": 1},
+			Sent: sent{"CDS +1": 40, "EDS +1": 40, "RDS +1": 40}, Proxies: 40,
+		})
+		p.put("global", timeout("all", "kind: Mesh", "4s"))
+		// One service has timeouts of its own. Each distinct resource is encoded once.
+		m.expect("a policy for the mesh", cost{
+			Ran:  ran{"timeouts": 1, "client-keys": 1, "server-keys": 1, "timeouts-in": 1, "timeouts-to": 1, "timeouts-for": 200, "routes-plan": 199, "class": 100, "proxy": 999, "cluster": 199, "routes": 199, "encode.cluster": 199, "encode.routes": 199},
+			Sent: sent{"CDS +4": 40, "CDS +5": 959, "EDS +4": 40, "EDS +5": 959, "RDS +4": 40, "RDS +5": 959}, Proxies: 999,
+		})
+		m.models = append(m.models, p.model(instance(0, 0)).connect())
+		m.expect("a proxy connects", cost{
+			Ran:  ran{"proxy": 1, "inbound": 1, "inbound-cluster": 1, "encode.inbound": 1, "encode.inbound-cluster": 1, "encode.secret": 1},
+			Sent: sent{"CDS +6": 1, "EDS +5": 1, "LDS +6": 1, "RDS +5": 1, "SDS +2": 1}, Proxies: 1,
+		})
+		p.put("east", costly(7, 10, true))
+		m.expect("a service gets another instance", cost{
+			Ran:  ran{"identity": 1, "members": 1, "servers-of": 1, "endpoints": 1, "encode.endpoints": 1},
+			Sent: sent{"EDS +1": 40}, Proxies: 40,
+		})
+		p.put("global", permit("all", ""))
+		m.expect("a permission for the mesh", cost{
+			Ran:  ran{"permissions": 1, "server-keys": 1, "permissions-in": 1, "inbound": 1000, "encode.inbound": 1000},
+			Sent: sent{"LDS +1": 1000}, Proxies: 1000,
+		})
+		p.put("global", permit("one", "  targetRef: {kind: Dataplane, labels: {app: s007}}\n"))
+		// From now on proxies of different values of the label are told apart.
+		m.expect("the first policy that selects by a label", cost{
+			Ran:  ran{"permissions": 1, "server-keys": 1, "permissions-in": 100, "timeouts-in": 100, "inbound": 1000, "inbound-cluster": 1000, "encode.inbound": 10},
+			Sent: sent{"LDS +1": 10}, Proxies: 10,
+		})
+		p.put("global", permit("two", "  targetRef: {kind: Dataplane, labels: {app: s008}}\n"))
+		m.expect("the next one", cost{
+			Ran:  ran{"permissions": 1, "server-keys": 1, "permissions-in": 100, "inbound": 10, "encode.inbound": 10},
+			Sent: sent{"LDS +1": 10}, Proxies: 10,
+		})
+		p.write(func(tx *db.Tx) {
+			for s := range services {
+				for i := range proxies / services {
+					id := proxyID(instance(s, i))
+					id.Kind = "DataplaneInsight"
+					api.DataplaneInsights.PutObject(tx, api.DataplaneInsights.New(api.Meta{ID: id}, api.DataplaneInsight{}))
+				}
+			}
+		})
+		m.expect("status of a thousand proxies", cost{})
+		for _, one := range m.models {
+			one.complete()
+		}
+	})
+}
