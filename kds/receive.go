@@ -473,6 +473,13 @@ func refusalText(refused map[string]string, held string) string {
 	return strings.Join(lines, "\n")
 }
 
+// lastWord is how long an ended stream may take to say why. It says so at once,
+// except that gRPC may have begun the call anew on another connection while it
+// refused a message on the first: then there is nothing to wait for.
+const lastWord = time.Second
+
+var errBroken = errors.New("the stream broke")
+
 // serve runs the receiver on a stream until the context, the stream or the peer
 // ends. A message is read only when the one before is written and answered.
 func (r *receiver) serve(ctx context.Context, p pipe) error {
@@ -491,26 +498,32 @@ func (r *receiver) serve(ctx context.Context, p pipe) error {
 			}
 		}
 	}()
-	// A client learns why its stream ended by reading, not by writing.
 	send := func(req *discovery.DeltaDiscoveryRequest) error {
 		err := p.SendMsg(req)
-		for errors.Is(err, io.EOF) {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+		for end := time.After(lastWord); ; { // a client learns why its stream ended by reading
 			select {
 			case <-messages:
-			case err = <-failed:
+			case err := <-failed:
 				return err
 			case <-ctx.Done():
 				return context.Cause(ctx)
+			case <-end:
+				return errBroken
 			}
 		}
-		return err
 	}
 	for _, req := range r.requests() {
 		if err := send(req); err != nil {
 			return err
 		}
 	}
-	silence := time.NewTimer(time.Hour)
+	// The peer beats at its own interval; who is configured to beat faster must
+	// not expect that of others.
+	patience := 3 * max(r.o.Heartbeat, defaultHeartbeat)
+	silence := time.NewTimer(patience)
 	defer silence.Stop()
 	silence.Stop()
 	for {
@@ -520,14 +533,14 @@ func (r *receiver) serve(ctx context.Context, p pipe) error {
 		case err := <-failed:
 			return err
 		case <-silence.C:
-			return fmt.Errorf("%w since %v", ErrSilent, 3*r.o.Heartbeat)
+			return fmt.Errorf("%w since %v", ErrSilent, patience)
 		case m := <-messages:
 			answer, err := r.take(ctx, m)
 			if err != nil {
 				return err
 			}
 			if m.GetSystemVersionInfo() != "" || m.GetNonce() == "" {
-				silence.Reset(3 * r.o.Heartbeat)
+				silence.Reset(patience)
 			}
 			if answer != nil {
 				if e := answer.ErrorDetail; e != nil {

@@ -69,6 +69,7 @@ type sender struct {
 	view        *view
 	peer        *node
 	at          revision
+	told        revision // newest one that the peer knows it has everything of
 	subscribed  map[string]bool
 	outstanding map[string]int // kind → what the message in flight holds
 	spoken      string         // a kind whose first state is sent
@@ -139,6 +140,9 @@ func (s *sender) run(ctx context.Context) error {
 	go func() { failed <- s.pump() }()
 	beat := time.NewTicker(s.o.Heartbeat)
 	defer beat.Stop()
+	soon := time.NewTimer(s.o.Heartbeat)
+	defer soon.Stop()
+	soon.Stop()
 	for {
 		var err error
 		select {
@@ -149,7 +153,13 @@ func (s *sender) run(ctx context.Context) error {
 		case err := <-failed:
 			return err
 		case <-s.kick:
-			err = s.flush()
+			if err = s.flush(); err == nil && s.untold() {
+				soon.Reset(min(tellWithin, s.o.Heartbeat))
+			}
+		case <-soon.C:
+			if s.untold() {
+				err = s.beat()
+			}
 		case <-beat.C:
 			err = s.beat()
 		}
@@ -158,6 +168,8 @@ func (s *sender) run(ctx context.Context) error {
 			case err = <-failed:
 			case <-ctx.Done():
 				err = context.Cause(ctx)
+			case <-time.After(lastWord):
+				err = errBroken
 			}
 		}
 		if err != nil {
@@ -291,6 +303,7 @@ func (s *sender) next() *wire.Response {
 		r.SystemVersion = s.at.String()
 		if s.allSent() {
 			r.Nonce += markAll
+			s.told = s.at
 		}
 	}
 	if s.peer.has(featureChunks) && m.First && !m.Last {
@@ -311,6 +324,18 @@ func (s *sender) allSent() bool {
 	return s.session.Behind() == flying
 }
 
+// tellWithin bounds how long a peer does not know that a new revision brought
+// nothing for it. Without that, its proxies would seem to be behind.
+const tellWithin = 50 * time.Millisecond
+
+// untold reports whether the peer has everything of a revision and does not
+// know it.
+func (s *sender) untold() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.session != nil && s.spoken != "" && s.peer.has(featureRevisions) && s.told != s.at && s.allSent()
+}
+
 // beat is the proof of life. Its form, an empty response without a nonce for a
 // kind that the peer has received, would do no harm to a peer that does not
 // know it. Its revision says that everything up to it is sent.
@@ -321,6 +346,7 @@ func (s *sender) beat() error {
 		r = &wire.Response{TypeURL: s.spoken, ControlPlane: s.name}
 		if s.allSent() {
 			r.SystemVersion = s.at.String()
+			s.told = s.at
 		}
 	}
 	s.mu.Unlock()
