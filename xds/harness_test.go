@@ -159,6 +159,20 @@ const drain = 10 * time.Second
 
 // newPlane must be called in a bubble.
 func newPlane(t *testing.T, r *rows) *plane {
+	at := bufconn.Listen(1 << 20)
+	p := serve(t, r, at, drain)
+	var err error
+	p.conn, err = grpc.NewClient("passthrough:///zone", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return at.DialContext(ctx) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.conn.Close() })
+	return p
+}
+
+// serve serves discovery at a listener until the test ends.
+func serve(t *testing.T, r *rows, at net.Listener, drain time.Duration) *plane {
 	p := &plane{rows: r, t: t, reports: map[api.ID]xds.Status{}}
 	p.engine = incr.New(r.Snapshot(), incr.WithGrace(2))
 	p.server = xds.New(xds.Options{
@@ -179,23 +193,13 @@ func newPlane(t *testing.T, r *rows) *plane {
 			}
 		},
 	})
-	at := bufconn.Listen(1 << 20)
 	g := grpc.NewServer(grpc.ForceServerCodecV2(wire.Codec()), grpc.MaxConcurrentStreams(1<<20))
 	p.server.Register(g)
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	all.Go(func() { _ = g.Serve(at) })
-	all.Go(func() {
-		_ = p.engine.Loop(ctx, r.DB, incr.WithAfter(p.server.Publish))
-	})
-	var err error
-	p.conn, err = grpc.NewClient("passthrough:///zone", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return at.DialContext(ctx) }))
-	if err != nil {
-		t.Fatal(err)
-	}
+	all.Go(func() { _ = p.engine.Loop(ctx, r.DB, incr.WithAfter(p.server.Publish)) })
 	t.Cleanup(func() {
-		_ = p.conn.Close()
 		cancel()
 		g.Stop()
 		all.Wait()
@@ -544,3 +548,12 @@ AQH/MAoGCCqGSM49BAMCA0gAMEUCIQDc3jeE59rb9KoU60WZOJ/zU3Jk9bcg83Vn
 /E6DMgSvOAIgI+mRvpPNirWr82vmlIuWmXW7Qk0CY0+gXL7CVxCaslw=
 -----END CERTIFICATE-----
 `
+
+func fieldOf(m proto.Message, field string) string {
+	x := m.ProtoReflect()
+	return x.Get(x.Descriptor().Fields().ByName(protoreflect.Name(field))).String()
+}
+
+func nameOf(m proto.Message) string { return fieldOf(m, "name") }
+
+func clusterOf(m proto.Message) string { return fieldOf(m, "cluster_name") }

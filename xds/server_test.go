@@ -12,6 +12,8 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
@@ -53,10 +55,10 @@ func TestMakeBeforeBreak(t *testing.T) {
 		if left := p.server.Convergence(9); left.Behind != 0 {
 			t.Errorf("waiting for the drain counts as behind: %+v", left)
 		}
-		time.Sleep(drain - time.Second) // of fake time
+		<-time.After(drain - time.Second) // of fake time
 		synctest.Wait()
 		same(t, "before the drain time", web.messages(), nil)
-		time.Sleep(2*drain + 2*time.Second)
+		<-time.After(2*drain + 2*time.Second)
 		synctest.Wait()
 		same(t, "after it", web.messages(), []string{"LDS -" + b, "CDS -" + b})
 		web.complete()
@@ -333,7 +335,7 @@ func TestMassDisconnect(t *testing.T) {
 	})
 }
 
-// TestDisconnectWhileStaged: streams that end between a round and its publication leave nothing.
+// TestDisconnectAtOnce: streams that end between a round and its publication leave nothing.
 func TestDisconnectAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPlane(t, shop())
@@ -382,5 +384,36 @@ func TestDataplaneComesLater(t *testing.T) {
 			t.Errorf("after: %v", web.messages())
 		}
 		web.complete()
+	})
+}
+
+// TestDrain: a control plane that goes away sends its proxies elsewhere, so that they try at once.
+func TestDrain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPlane(t, shop())
+		web := p.model("web").connect()
+		synctest.Wait()
+		p.server.Drain(1)
+		<-web.done
+		if status.Code(web.err) != codes.Unavailable {
+			t.Errorf("ended with %v", web.err)
+		}
+		if at := p.server.Sizes(); at.Streams != 0 {
+			t.Errorf("%+v", at)
+		}
+	})
+}
+
+// TestDeltaOnly: the state-of-the-world variant says what to do instead.
+func TestDeltaOnly(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPlane(t, shop())
+		stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(p.conn).StreamAggregatedResources(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = stream.Recv(); status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "DELTA_GRPC") {
+			t.Errorf("got %v", err)
+		}
 	})
 }

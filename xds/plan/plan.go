@@ -20,7 +20,16 @@
 // service port and the effective policy), so that equal variants are one
 // resource, encoded once, whoever uses them, and a change runs the queries that
 // read it and no others. Each resource is two queries, one to the IR and one to
-// bytes, so that nothing is encoded when the IR comes out equal.
+// bytes, so that nothing is encoded when the IR comes out equal. What policies say
+// of one destination or one inbound is a query as well: there a change ends for
+// all others.
+//
+// Where the contract is left: routes of clients go over RDS, so that changing them
+// drains no listener. Of two listeners with one name the second has its address in
+// the name, of two with one address the first stays, where upstream lets the later
+// replace the earlier. Whether a local service is called over mTLS follows from
+// what its proxies do now, not from what they once did. A mirror to what takes no
+// requests is left out. The admin listener comes with Envoy administration.
 package plan
 
 import (
