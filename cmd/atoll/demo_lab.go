@@ -210,7 +210,7 @@ func (l *lab) startZone(ctx context.Context, name string) error {
 	l.zones[name] = z
 	// What takes seconds by default, to spare large meshes, is to be watched here:
 	// that a proxy that died is forgotten, that global is found again.
-	env := []string{"ATOLL_DP_SERVER_DEREGISTRATION_DELAY=500ms", "ATOLL_GLOBAL_MAX_BACKOFF=500ms"}
+	env := []string{"ATOLL_DP_SERVER_DEREGISTRATION_DELAY=500ms", "ATOLL_GLOBAL_MAX_BACKOFF=250ms"}
 	return l.startControlPlane(ctx, z, map[string]string{"API": "--api-address", "diagnostics": "--diagnostics-address", "dp-server": "--dp-address"}, env,
 		"zone", "--name", name, "--global-address", "grpcs://"+l.global.at["KDS"], "--token-file", file, "--global-ca-file", l.global.certificate())
 }

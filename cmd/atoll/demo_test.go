@@ -20,7 +20,7 @@ import (
 
 // demoCommandLine is `atoll demo` with a real Envoy and a temporary directory of
 // its own; both are left out where there is no Envoy.
-func demoCommandLine(t *testing.T, args ...string) (command *exec.Cmd, dir string) {
+func demoCommandLine(t *testing.T) (command *exec.Cmd, dir string) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
 		t.Skip("the demonstration needs Linux")
@@ -49,7 +49,7 @@ func demoCommandLine(t *testing.T, args ...string) (command *exec.Cmd, dir strin
 			t.Error(err)
 		}
 	})
-	command = exec.CommandContext(t.Context(), "atoll", append([]string{"demo", "--envoy", envoy}, args...)...)
+	command = exec.CommandContext(t.Context(), "atoll", "demo", "--envoy", envoy)
 	command.Env = append(os.Environ(), "TMPDIR="+dir)
 	command.SysProcAttr = dieWithParent()
 	return command, dir
@@ -70,24 +70,6 @@ func processesOf(t *testing.T, dir string) []string {
 		}
 	}
 	return out
-}
-
-func TestDemoCheck(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes half a minute")
-	}
-	command, dir := demoCommandLine(t, "--check")
-	out, err := command.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	t.Logf("%s", out)
-	if left := processesOf(t, dir); len(left) > 0 {
-		t.Errorf("still running:\n%s", strings.Join(left, "\n"))
-	}
-	if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v %v", left, err)
-	}
 }
 
 // A demonstration that is killed leaves no process behind.
