@@ -341,27 +341,43 @@ func (s *Server) Publish(round incr.Round) {
 	s.mu.Lock()
 	s.revision = uint64(round.Revision)
 	woken := map[*stream]struct{}{}
+	changed := map[*group][]dirtyName{}
 	for c, res := range s.stagedContents {
 		if c.res == res {
 			continue
 		}
 		c.res = res
 		for g := range c.groups {
-			for st := range g.streams {
-				st.mark(c.typ, c.name)
-				woken[st] = struct{}{}
-			}
+			changed[g] = append(changed[g], dirtyName{c.typ, c.name})
 		}
 	}
 	clear(s.stagedContents)
+	for g, names := range changed {
+		for st := range g.streams {
+			st.mark(names)
+			woken[st] = struct{}{}
+		}
+	}
 	var unused []*content
+	classes := map[[2]*plan.Set][]dirtyName{} // streams of one class have one difference
 	for st, p := range s.stagedPlans {
 		old := st.plan
 		if old == nil && p == nil {
 			continue // its Dataplane comes with a later round; until then there is nothing to say
 		}
 		st.plan = p
-		diff(old, p, st.mark)
+		oldOwn, oldClass := setsOf(old)
+		newOwn, newClass := setsOf(p)
+		st.mark(diff(oldOwn, newOwn))
+		if oldClass != newClass {
+			between := [2]*plan.Set{oldClass, newClass}
+			names, known := classes[between]
+			if !known {
+				names = diff(oldClass, newClass)
+				classes[between] = names
+			}
+			st.mark(names)
+		}
 		unused = append(unused, s.leaveUnless(st, old, p)...)
 		woken[st] = struct{}{}
 	}
@@ -377,35 +393,36 @@ func (s *Server) Publish(round incr.Round) {
 	}
 }
 
-// diff marks the names whose resource is another one in the newer plan.
-func diff(old, next *plan.Plan, mark func(wire.Type, string)) {
-	for _, t := range wire.Types() {
-		sets := func(p *plan.Plan) (own, class plan.Names) {
-			if p == nil {
-				return nil, nil
-			}
-			return p.Own.Of(t), p.Class.Of(t)
-		}
-		oldOwn, oldClass := sets(old)
-		newOwn, newClass := sets(next)
-		compare(oldOwn, newOwn, t, mark)
-		if old == nil || next == nil || old.Class != next.Class {
-			compare(oldClass, newClass, t, mark)
-		}
+func setsOf(p *plan.Plan) (own, class *plan.Set) {
+	if p == nil {
+		return nil, nil
 	}
+	return p.Own, p.Class
 }
 
-func compare(old, next plan.Names, t wire.Type, mark func(wire.Type, string)) {
-	for name, ref := range next {
-		if was, ok := old[name]; !ok || was != ref {
-			mark(t, name)
+// diff lists the names that have another resource in the newer set; a set may
+// be nil.
+func diff(old, next *plan.Set) (names []dirtyName) {
+	of := func(s *plan.Set, t wire.Type) plan.Names {
+		if s == nil {
+			return nil
+		}
+		return s.Of(t)
+	}
+	for _, t := range wire.Types() {
+		was, is := of(old, t), of(next, t)
+		for name, ref := range is {
+			if before, ok := was[name]; !ok || before != ref {
+				names = append(names, dirtyName{t, name})
+			}
+		}
+		for name := range was {
+			if _, ok := is[name]; !ok {
+				names = append(names, dirtyName{t, name})
+			}
 		}
 	}
-	for name := range old {
-		if _, ok := next[name]; !ok {
-			mark(t, name)
-		}
-	}
+	return names
 }
 
 // Convergence is how far the connected proxies are.

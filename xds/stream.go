@@ -3,6 +3,8 @@ package xds
 import (
 	"context"
 	"iter"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,7 +62,7 @@ type stream struct {
 
 	// mu guards what the engine's goroutine adds, and what others look at.
 	mu       sync.Mutex
-	dirty    map[dirtyName]struct{}
+	dirty    [][]dirtyName
 	rev      uint64
 	stats    map[wire.Type]Counts
 	rejected []delta.Rejection
@@ -80,16 +82,33 @@ func newStream(s *Server, proxy api.ID, h *Hello, rpc discoveryv3.AggregatedDisc
 	return &stream{
 		s: s, proxy: proxy, number: h.Stream, since: s.o.Now(), node: h.Node, rpc: rpc,
 		wake: make(chan struct{}, 1), ctx: ctx, cancel: cancel,
-		dirty: map[dirtyName]struct{}{}, stats: map[wire.Type]Counts{},
+		stats:   map[wire.Type]Counts{},
 		session: delta.New(order(s.o.Drain)),
 	}
 }
 
-// mark notes that a name may have another resource now.
-func (st *stream) mark(t wire.Type, name string) {
+// mergeDirty is how many lists of dirty names may wait before they become one.
+const mergeDirty = 16
+
+// mark notes that names may have other resources now. The list is shared by the
+// streams that it concerns and must not be changed. A stream that does not get
+// to send keeps a set of names, not a list per round.
+func (st *stream) mark(names []dirtyName) {
+	if len(names) == 0 {
+		return
+	}
 	st.mu.Lock()
-	st.dirty[dirtyName{t, name}] = struct{}{}
-	st.mu.Unlock()
+	defer st.mu.Unlock()
+	if st.dirty = append(st.dirty, names); len(st.dirty) < mergeDirty {
+		return
+	}
+	set := map[dirtyName]struct{}{}
+	for _, names := range st.dirty {
+		for _, d := range names {
+			set[d] = struct{}{}
+		}
+	}
+	st.dirty = [][]dirtyName{slices.Collect(maps.Keys(set))}
 }
 
 func (st *stream) target(rev uint64) {
@@ -220,10 +239,12 @@ func (st *stream) next() (m *delta.Message, rev uint64, again time.Time) {
 	defer st.s.mu.RUnlock()
 	st.mu.Lock()
 	rev = st.rev
-	for d := range st.dirty {
-		st.session.Changed(string(d.typ), d.name)
+	for _, names := range st.dirty {
+		for _, d := range names {
+			st.session.Changed(string(d.typ), d.name)
+		}
 	}
-	clear(st.dirty)
+	st.dirty = nil
 	st.mu.Unlock()
 	if rev == 0 {
 		return nil, 0, time.Time{}
