@@ -37,9 +37,12 @@ type Engine struct {
 	woken    *sync.Cond
 	sleepers atomic.Int32
 
-	inbox   sync.Mutex // guards pending and order, for moments only
-	pending []*hold
-	order   uint64
+	inbox      sync.Mutex // guards what follows, for moments only
+	posted     []*hold    // for the next round
+	pending    []*hold    // for the round under way
+	publishing bool       // what is posted now belongs to the round under way
+	order      uint64
+
 	wake    chan struct{}
 	looping atomic.Bool
 }
@@ -110,6 +113,11 @@ type Stats struct {
 // touches, refreshes what is held and depends on it, and publishes what differs.
 // touched must hold the touches of all commits between the engine's state and s.
 func (e *Engine) Advance(s *db.Snapshot, touched []db.Touch) Round {
+	e.gather()
+	return e.advance(s, touched)
+}
+
+func (e *Engine) advance(s *db.Snapshot, touched []db.Touch) Round {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.at = s
@@ -140,6 +148,11 @@ func (e *Engine) advanceAll(s *db.Snapshot) Round {
 // Settle does a round on the present snapshot: newly held roots are computed and
 // published, released ones leave when their grace is over.
 func (e *Engine) Settle() Round {
+	e.gather()
+	return e.settle()
+}
+
+func (e *Engine) settle() Round {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.turn(nil)

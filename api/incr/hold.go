@@ -46,14 +46,19 @@ func Hold[V any](e *Engine, f Ref[V], changed func(v V, err error)) (release fun
 	}
 }
 
-// post hands a new or a released hold to the next round.
+// post hands a new or a released hold to the next round; one that comes out of a
+// callback belongs to the round that called it.
 func (e *Engine) post(h *hold) {
 	e.inbox.Lock()
 	if h.order == 0 {
 		e.order++
 		h.order = e.order
 	}
-	e.pending = append(e.pending, h)
+	if e.publishing {
+		e.pending = append(e.pending, h)
+	} else {
+		e.posted = append(e.posted, h)
+	}
 	e.inbox.Unlock()
 	e.poke()
 }
@@ -66,6 +71,23 @@ func (e *Engine) poke() {
 	}
 }
 
+// gather takes what was posted into the round that is about to begin. It comes
+// before the round's snapshot is taken: what somebody holds because of a commit
+// must not be computed without that commit first, and then once more.
+func (e *Engine) gather() {
+	e.inbox.Lock()
+	e.pending = append(e.pending, e.posted...)
+	e.posted = nil
+	e.inbox.Unlock()
+}
+
+func (e *Engine) setPublishing(yes bool) {
+	e.inbox.Lock()
+	e.publishing = yes
+	e.inbox.Unlock()
+}
+
+// expecting reports whether the round under way has more to take in.
 func (e *Engine) expecting() bool {
 	e.inbox.Lock()
 	defer e.inbox.Unlock()
@@ -132,6 +154,8 @@ func (e *Engine) publish(roots []*node) {
 	}
 	slices.SortFunc(due, func(a, b *hold) int { return cmp.Compare(a.order, b.order) })
 	due = slices.Compact(due)
+	e.setPublishing(true)
+	defer e.setPublishing(false)
 	for _, h := range due {
 		if !h.released.Load() {
 			h.tell()

@@ -51,11 +51,12 @@ func (e *Engine) Loop(ctx context.Context, d *db.DB, opts ...LoopOption) error {
 	e.mu.Lock()
 	at := e.at.Revision()
 	e.mu.Unlock()
+	e.gather()
 	if s := d.Snapshot(); s.Revision() != at {
 		at = s.Revision()
 		l.after(e.advanceAll(s))
 	} else if e.expecting() {
-		l.after(e.Settle())
+		l.after(e.settle())
 	}
 	for {
 		select {
@@ -72,13 +73,14 @@ func (e *Engine) Loop(ctx context.Context, d *db.DB, opts ...LoopOption) error {
 			case <-t.C:
 			}
 		}
+		e.gather()
 		s, touched := l.take()
 		switch {
 		case s != nil && s.Revision() > at:
 			at = s.Revision()
-			l.after(e.Advance(s, touched))
+			l.after(e.advance(s, touched))
 		case e.expecting():
-			l.after(e.Settle())
+			l.after(e.settle())
 		}
 	}
 }
