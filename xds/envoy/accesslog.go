@@ -17,15 +17,21 @@ import (
 // deniedPrefix starts what both permission filters give as the reason of a denial; the policy's name and "]" follow.
 const deniedPrefix = "rbac_access_denied_matched_policy["
 
-// denial tells where one of the two permission filters leaves its reason, and what is worth logging beside it. An
+// startsDenied says in CEL of what is before it that it is such a reason.
+const startsDenied = `.startsWith("` + deniedPrefix + `")`
+
+// codeDetails is where Envoy leaves why it answered by itself, as CEL attribute.
+const codeDetails = "response.code_details"
+
+// denial tells how a refusal by one of the two permission filters is known, and what is worth logging beside it. An
 // application's own 403 has another reason, so it is never taken for a denial.
 type denial struct {
-	reason string            // as CEL attribute
-	line   map[string]string // the default log line
+	when string            // CEL
+	line map[string]string // the default log line
 }
 
 func requestDenied() denial {
-	return denial{"response.code_details", map[string]string{
+	return denial{codeDetails + startsDenied, map[string]string{
 		"event":     "denied",
 		"time":      "%START_TIME%",
 		"policy":    "%DYNAMIC_METADATA(" + httpRBAC + ":enforced_effective_policy_id)%",
@@ -38,12 +44,14 @@ func requestDenied() denial {
 	}}
 }
 
-// connectionDenied has no policy by itself: the network filter keeps the name to its reason.
-func connectionDenied() denial {
-	return denial{"connection.termination_details", map[string]string{
+// connectionDenied has no policy by itself: the reason names it, which is the last word of the network filter or, for a
+// caller whom [work.admit] sent elsewhere than to the cluster, the name of that.
+func connectionDenied(cluster string) denial {
+	const ended, sentTo = "connection.termination_details", "filter_state['" + clusterKey + "']"
+	return denial{ended + startsDenied + " || " + sentTo + " != " + celBytes(cluster), map[string]string{
 		"event":   "denied",
 		"time":    "%START_TIME%",
-		"details": "%CONNECTION_TERMINATION_DETAILS%",
+		"details": "%CEL(has(" + ended + ") ? " + ended + " : " + sentTo + ")%",
 		"peer":    "%DOWNSTREAM_PEER_URI_SAN%",
 		"source":  "%DOWNSTREAM_REMOTE_ADDRESS%",
 	}}
@@ -56,7 +64,7 @@ func (w *work) deniedReplies(p ir.Permissions) *hcmv3.LocalReplyConfig {
 	out := new(hcmv3.LocalReplyConfig)
 	for _, name := range deniers(p) {
 		out.Mappers = append(out.Mappers, &hcmv3.ResponseMapper{
-			Filter: w.when(requestDenied().reason + " == " + strconv.Quote(deniedPrefix+name+"]")),
+			Filter: w.when(codeDetails + " == " + strconv.Quote(deniedPrefix+name+"]")),
 			Body:   inlineString("RBAC: access denied by " + name),
 		})
 	}
@@ -87,7 +95,7 @@ func (w *work) accessLogs(listener string, c ir.Chain, d denial) []*accesslogv3.
 			w.fail("chain %q: access log without format", c.Name)
 		}
 		if l.Denied {
-			one.Filter = w.when(d.reason + ".startsWith(" + strconv.Quote(deniedPrefix) + ")")
+			one.Filter = w.when(d.when)
 		}
 		if l.Path == "/dev/stdout" {
 			// By name it could not be opened where standard output is a socket, and the listener would be refused.

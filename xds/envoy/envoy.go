@@ -14,7 +14,7 @@
 // # Why
 //
 // Policies decide in the IR; here is only what Envoy needs for it. What one decision implies elsewhere is derived in this
-// package (a server name in any condition starts the TLS inspector, a permission puts its filter first, a prefix of
+// package (a server name in any condition starts the TLS inspector, a permission puts its filters first, a prefix of
 // whole segments becomes two routes), so that no caller can forget half of it. Patching finished protobufs per policy was
 // not chosen: the result of such a chain cannot be predicted from any one of its links.
 //

@@ -107,6 +107,13 @@ func (w *work) chain(l ir.Listener, c ir.Chain) *listenerv3.FilterChain {
 		out.Filters = append(out.Filters, w.http(l, c))
 	default:
 		if c.Permissions != nil {
+			for _, b := range c.TCP.Backends {
+				out.Filters = append(out.Filters, w.admit(*c.Permissions, b.Cluster))
+			}
+			if len(c.TCP.Backends) > 1 {
+				// The TCP proxy ignores the cluster noted for a connection where it splits.
+				w.fail("chain %q: TCP permissions with more than one backend", c.Name)
+			}
 			out.Filters = append(out.Filters, w.permitConnections(l.Name, *c.Permissions))
 		}
 		out.Filters = append(out.Filters, w.tcp(l, c))
@@ -116,10 +123,19 @@ func (w *work) chain(l ir.Listener, c ir.Chain) *listenerv3.FilterChain {
 
 // tcp is https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/extensions/filters/network/tcp_proxy/v3/tcp_proxy.proto.
 func (w *work) tcp(l ir.Listener, c ir.Chain) *listenerv3.Filter {
+	var sole string
+	if len(c.TCP.Backends) == 1 {
+		sole = c.TCP.Backends[0].Cluster
+	}
 	proxy := &tcpproxyv3.TcpProxy{
 		StatPrefix:  statName(orElse(c.TCP.StatName, l.Name)),
 		IdleTimeout: span(c.TCP.IdleTimeout),
-		AccessLog:   w.accessLogs(l.Name, c, connectionDenied()),
+		AccessLog:   w.accessLogs(l.Name, c, connectionDenied(sole)),
+	}
+	if c.Permissions != nil {
+		// Only then is it known who calls. What the caller says meanwhile waits in Envoy: at most one read of it.
+		proxy.UpstreamConnectMode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE
+		proxy.MaxEarlyDataBytes = wrapperspb.UInt32(0)
 	}
 	switch backends := weighted(c.TCP.Backends); len(backends) {
 	case 0:

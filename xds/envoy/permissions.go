@@ -1,15 +1,19 @@
 package envoy
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
 	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	setfilterstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 	networkinputsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/network/v3"
 	sslinputsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/ssl/v3"
 
@@ -28,9 +32,103 @@ func (w *work) permitRequests(p ir.Permissions) *hcmv3.HttpFilter {
 	return w.httpFilter(httpRBAC, &httprbacv3.RBAC{Matcher: w.decision(p, false), ShadowMatcher: w.shadow(p)})
 }
 
-// permitConnections decides when the caller's first byte arrives, which is the earliest that Envoy's filter can. What a
-// server says unasked until then, such as a greeting, reaches every caller whom TLS let in; nothing a refused caller says
-// reaches the server.
+// DelayRouteSelection is the runtime feature that must be true in the bootstrap of every proxy (Envoy 1.39 or later, where
+// it is off by default). With it a TCP chain picks its cluster only after the TLS handshake, by what [work.admit] noted
+// then. Without it the network RBAC filter alone refuses, when the caller's first byte arrives: what a server says unasked
+// before, such as a greeting, reaches every caller whom TLS let in.
+// https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/listeners/network_filters/tcp_proxy_filter
+const DelayRouteSelection = "envoy.reloadable_features.tcp_proxy_delay_route_selection"
+
+// clusterKey is where Envoy's TCP proxy looks for the cluster of one connection.
+// https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/advanced/well_known_filter_state
+const clusterKey = "envoy.tcp_proxy.cluster"
+
+// admit decides when the handshake is done, before the TCP proxy connects to the server: who may gets the cluster; who may
+// not gets one that does not exist, whose name is the reason of the denial. So a refused caller is closed at once, learns
+// nothing that the server says, and the server never hears of it; and a caller who is let in need not speak first.
+//
+// The conditions are written from the last to the first, each over what is there, so that the first that holds has the
+// last word. What is written first holds for everybody. An expression that fails leaves "-", which is no cluster either.
+// Each condition is an expression of its own, since Envoy limits how long and how nested one may be.
+//
+// CEL sees the first URI of a certificate and the RBAC filter all of them; a SPIFFE certificate has exactly one
+// (https://spiffe.io/docs/latest/spiffe-specs/x509-svid/, section 2), and of any other both filters must approve before
+// the caller's first byte passes.
+// https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/extensions/filters/network/set_filter_state/v3/set_filter_state.proto
+func (w *work) admit(p ir.Permissions, cluster string) *listenerv3.Filter {
+	write := func(expression string) *statev3.FilterStateValue {
+		return &statev3.FilterStateValue{
+			Key:         &statev3.FilterStateValue_ObjectKey{ObjectKey: clusterKey},
+			Value:       &statev3.FilterStateValue_FormatString{FormatString: textFormat("%CEL(" + expression + ")%")},
+			SkipIfEmpty: true,
+		}
+	}
+	target := func(e entry) string {
+		if e.action == rbacv3.RBAC_ALLOW {
+			return celText(cluster)
+		}
+		return celText(deniedPrefix + e.Policy + "]")
+	}
+	entries, otherwise := ordered(p, false)
+	values := []*statev3.FilterStateValue{write(target(otherwise))}
+	for _, e := range slices.Backward(entries) {
+		values = append(values, write(peerExpression(e.Peer)+" ? "+target(e)+" : ''"))
+	}
+	return w.networkFilter("envoy.filters.network.set_filter_state", &setfilterstatev3.Config{OnDownstreamTlsHandshake: values})
+}
+
+// peerExpression is [work.peerPredicate] in CEL. What is unknown equals nothing, instead of making the expression fail.
+// https://www.envoyproxy.io/docs/envoy/v1.40.0/intro/arch_overview/advanced/attributes
+func peerExpression(m ir.PeerMatch) string {
+	var all []string
+	add := func(attribute, how, text string) {
+		all = append(all, "has(connection."+attribute+") && connection."+attribute+fmt.Sprintf(how, celText(text)))
+	}
+	if m.SpiffeID != "" {
+		add("uri_san_peer_certificate", " == %s", m.SpiffeID)
+	}
+	if m.SpiffeIDPrefix != "" {
+		add("uri_san_peer_certificate", ".startsWith(%s)", m.SpiffeIDPrefix)
+	}
+	if m.SNI != "" {
+		add("requested_server_name", " == %s", m.SNI)
+	}
+	return strings.Join(all, " && ")
+}
+
+// celText is s as a CEL string that means nothing to what surrounds it: a format operator ends at the next ")%".
+func celText(s string) string {
+	var out strings.Builder
+	for _, r := range s {
+		if plain(r) {
+			out.WriteRune(r)
+		} else {
+			fmt.Fprintf(&out, `\U%08x`, r)
+		}
+	}
+	return "'" + out.String() + "'"
+}
+
+// celBytes is s as CEL bytes, which is what CEL sees of a connection's state.
+func celBytes(s string) string {
+	var out strings.Builder
+	for _, b := range []byte(s) {
+		if plain(rune(b)) {
+			out.WriteByte(b)
+		} else {
+			fmt.Fprintf(&out, `\x%02x`, b)
+		}
+	}
+	return "b'" + out.String() + "'"
+}
+
+func plain(r rune) bool {
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_-./:[] ", r)
+}
+
+// permitConnections decides once more, when the caller's first byte arrives, which is the earliest that Envoy's filter can.
+// It counts who was let in and whom AllowShadowDeny would refuse, and is all that decides where [DelayRouteSelection] is
+// off. Whom [work.admit] refused does not come this far: the TCP proxy counts them, as downstream_cx_no_route.
 // https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/extensions/filters/network/rbac/v3/rbac.proto
 func (w *work) permitConnections(listener string, p ir.Permissions) *listenerv3.Filter {
 	return w.networkFilter(networkRBAC, &networkrbacv3.RBAC{
@@ -41,7 +139,7 @@ func (w *work) permitConnections(listener string, p ir.Permissions) *listenerv3.
 }
 
 // shadow is what would be decided if every AllowShadowDeny were a Deny; nil where there is none. It refuses nobody and
-// only counts, and counts exactly those who would be refused then.
+// only counts, of all who come this far, exactly those who would be refused then.
 func (w *work) shadow(p ir.Permissions) *xdsmatcherv3.Matcher {
 	if len(p.AllowShadowDeny) == 0 {
 		return nil

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/atoll-mesh/atoll/xds/envoy"
 	"github.com/atoll-mesh/atoll/xds/ir"
@@ -62,6 +63,12 @@ func bootstrap(t *testing.T, static *bootstrapv3.Bootstrap_StaticResources) *boo
 	return &bootstrapv3.Bootstrap{
 		Node:            &corev3.Node{Id: "test", Cluster: "test"},
 		StaticResources: static,
+		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
+			Name: "static",
+			LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
+				envoy.DelayRouteSelection: structpb.NewBoolValue(true),
+			}}},
+		}}},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{AdsConfig: &corev3.ApiConfigSource{
 			ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
 			TransportApiVersion: corev3.ApiVersion_V3,

@@ -64,7 +64,7 @@ func TestRunning(t *testing.T) {
 	defer app.Close()
 
 	ca := newAuthority(t)
-	p := start(t, binary, ca, app.Listener.Addr().String())
+	p := start(t, binary, ca, app.Listener.Addr().String(), newGreeter(t).address, true)
 
 	t.Run("http", func(t *testing.T) {
 		for _, c := range []struct {
@@ -122,21 +122,24 @@ func TestRunning(t *testing.T) {
 	})
 }
 
-// proxy is a running Envoy with two listeners in front of one application.
+// proxy is a running Envoy with two listeners in front of one application, and a third in front of a greeter.
 type proxy struct {
 	ca        authority
 	addresses map[string]string // listener → host:port
 	lines     chan string       // what it writes to standard output
 }
 
-func start(t *testing.T, binary string, ca authority, app string) *proxy {
+// start also takes whether the bootstrap asks for [envoy.DelayRouteSelection].
+func start(t *testing.T, binary string, ca authority, app, greeter string, delay bool) *proxy {
 	t.Helper()
-	host, portText, _ := net.SplitHostPort(app)
-	port, _ := strconv.ParseUint(portText, 10, 32)
-	backend := ir.Cluster{
-		Name:           "app",
-		ConnectTimeout: ir.Span(5 * time.Second),
-		Static:         []ir.Locality{{Endpoints: []ir.Endpoint{{Address: ir.Address{Host: host, Port: uint32(port)}}}}},
+	cluster := func(name, address string) *clusterv3.Cluster {
+		host, portText, _ := net.SplitHostPort(address)
+		port, _ := strconv.ParseUint(portText, 10, 32)
+		return must(envoy.Cluster(ir.Cluster{
+			Name:           name,
+			ConnectTimeout: ir.Span(5 * time.Second),
+			Static:         []ir.Locality{{Endpoints: []ir.Endpoint{{Address: ir.Address{Host: host, Port: uint32(port)}}}}},
+		}))
 	}
 	to := []ir.Backend{{Cluster: "app"}}
 	chain := ir.Chain{
@@ -149,6 +152,8 @@ func start(t *testing.T, binary string, ca authority, app string) *proxy {
 	}
 	raw, requests := chain, chain
 	raw.TCP = &ir.TCP{Backends: to}
+	greeting := chain
+	greeting.Permissions, greeting.TCP = &greeterPermissions, &ir.TCP{Backends: []ir.Backend{{Cluster: "greeter's " + awkward}}}
 	requests.HTTP = &ir.HTTP{ForwardPeer: true, Routes: &ir.RouteConfig{Name: "http", Hosts: []ir.VirtualHost{{Name: "http", Routes: []ir.Route{
 		{
 			Match:   ir.RouteMatch{Path: ir.PathMatch{Match: ir.Prefix, Value: "/v2"}},
@@ -162,13 +167,17 @@ func start(t *testing.T, binary string, ca authority, app string) *proxy {
 		Listeners: []*listenerv3.Listener{
 			must(envoy.Listener(ir.Listener{Name: "http", Address: anywhere, Direction: ir.Inbound, Chains: []ir.Chain{requests}})),
 			must(envoy.Listener(ir.Listener{Name: "tcp", Address: anywhere, Direction: ir.Inbound, Chains: []ir.Chain{raw}})),
+			must(envoy.Listener(ir.Listener{Name: "greeter", Address: anywhere, Direction: ir.Inbound, Chains: []ir.Chain{greeting}})),
 		},
-		Clusters: []*clusterv3.Cluster{must(envoy.Cluster(backend))},
+		Clusters: []*clusterv3.Cluster{cluster("app", app), cluster("greeter's "+awkward, greeter)},
 		Secrets: []*tlsv3.Secret{
 			must(envoy.Secret(ir.Secret{Name: "identity", Chain: certificate, Key: key})),
 			must(envoy.TrustBundle(ir.TrustBundle{Name: "system_trust_bundle", Domains: []ir.TrustDomain{{Name: "shop", PEM: ca.pem}}})),
 		},
 	})
+	if !delay {
+		b.LayeredRuntime = nil
+	}
 	b.Admin = &bootstrapv3.Admin{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
 		Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 0},
 	}}}}
@@ -332,18 +341,25 @@ func (p *proxy) get(t *testing.T, caller, path string) (int, string) {
 	return response.StatusCode, string(body)
 }
 
-// say sends text as caller and returns all that comes back; nothing if the connection is closed.
-func (p *proxy) say(t *testing.T, caller, text string) string {
+// dial connects to a listener as caller, asking for sni; the connection ends with the test.
+func (p *proxy) dial(t *testing.T, listener, caller, sni string) net.Conn {
 	t.Helper()
-	connection, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", p.addresses["tcp"], p.ca.client(t, caller))
+	config := p.ca.client(t, caller)
+	config.ServerName = sni
+	connection, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", p.addresses[listener], config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer connection.Close()
+	t.Cleanup(func() { connection.Close() })
 	connection.SetDeadline(time.Now().Add(patience))
-	if _, err := io.WriteString(connection, text); err != nil {
-		t.Fatal(err)
-	}
+	return connection
+}
+
+// say sends text as caller and returns all that comes back; nothing if the connection is closed, be it while sending.
+func (p *proxy) say(t *testing.T, caller, text string) string {
+	t.Helper()
+	connection := p.dial(t, "tcp", caller, "")
+	io.WriteString(connection, text)
 	answer, err := io.ReadAll(connection)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatal(err)

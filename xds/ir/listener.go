@@ -83,7 +83,7 @@ type HTTP struct {
 // TCP forwards bytes.
 type TCP struct {
 	StatName    string    `json:"statName,omitempty"` // "": the listener's name
-	Backends    []Backend `json:"backends"`           // at least one
+	Backends    []Backend `json:"backends"`           // at least one; exactly one in a chain with Permissions
 	IdleTimeout Duration  `json:"idleTimeout,omitzero"`
 }
 
