@@ -373,18 +373,23 @@ func (a *atoll) connect(ctx context.Context, i int) error {
 
 // profile fetches a profile of the first zone into the directory of profiles.
 func (a *atoll) profile(ctx context.Context, name, path string) error {
-	q, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a.zones[0].diagnostics+"/debug/pprof/"+path, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(q)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
+	body, err := a.zones[0].diagnose(ctx, "/debug/pprof/"+path)
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(a.o.profile, name+".pprof"), body, 0o644)
+}
+
+// diagnose fetches from the diagnostics server.
+func (p *plane) diagnose(ctx context.Context, path string) ([]byte, error) {
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.diagnostics+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(q)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return io.ReadAll(resp.Body)
 }

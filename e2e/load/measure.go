@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,6 +27,7 @@ type figures struct {
 	resync  spread
 	idle    totals
 	idleCPU time.Duration // of all servers of proxies
+	queries int64         // run in the idle time; -1: the zones do not tell
 	rss     int64         // of all servers of proxies, after the idle time
 	proxies int
 	faults  int
@@ -213,8 +215,13 @@ func (r *report) atoll(ctx context.Context, dir string) (*fleet, error) {
 	if err := a.converged(ctx); err != nil {
 		return nil, err
 	}
+	ran, told := a.queries(ctx)
 	if err := x.watchIdle(ctx, f, a.serving(), r.options.idle); err != nil {
 		return nil, err
+	}
+	x.queries = -1
+	if again, _ := a.queries(ctx); told {
+		x.queries = again - ran
 	}
 	if a.o.profile != "" {
 		if err := a.profile(ctx, "heap", "heap"); err != nil {
@@ -263,6 +270,29 @@ func (a *atoll) serving() (s servers) {
 		s = append(s, z.child)
 	}
 	return s
+}
+
+// queriesMetric counts the queries that a zone's engine has run.
+const queriesMetric = "atoll_engine_queries_run_total"
+
+// queries is how many queries the zones have run, as their metrics tell.
+func (a *atoll) queries(ctx context.Context) (sum int64, told bool) {
+	for _, z := range a.zones {
+		body, err := z.diagnose(ctx, "/metrics")
+		if err != nil {
+			return 0, false
+		}
+		for line := range strings.Lines(string(body)) {
+			fields := strings.Fields(line)
+			if len(fields) != 2 || !strings.HasPrefix(fields[0], queriesMetric) {
+				continue
+			}
+			if n, err := strconv.ParseFloat(fields[1], 64); err == nil {
+				sum, told = sum+int64(n), true
+			}
+		}
+	}
+	return sum, told
 }
 
 // profiling takes a CPU profile of the first zone while something happens.

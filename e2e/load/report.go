@@ -68,6 +68,8 @@ func (r *report) rows() (rows []row) {
 	}
 	x = each("idle: messages", "", 0, func(s *figures) float64 { return float64(s.idle.messages) })
 	x.target("none", x.Values[0] == 0)
+	x = each("idle: queries run", "", 0, func(s *figures) float64 { return float64(s.queries) })
+	x.target("none", x.Values[0] == 0)
 	each("idle: bytes on the wire", "kB", 1, func(s *figures) float64 { return float64(s.idle.wire) / 1000 })
 	each("idle: CPU", "s", 2, func(s *figures) float64 { return s.idleCPU.Seconds() })
 	x = each("memory per proxy", "MB", 3, func(s *figures) float64 { return float64(s.rss) / float64(s.proxies) / 1e6 })
