@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -40,6 +41,31 @@ func (f *Feeder) subscription(s xds.Status) api.DataplaneSubscription {
 		}
 	}
 	return sub
+}
+
+// subscribed enters a stream among those of its proxy, of which the newest is
+// the last: one that is open ends those before it.
+func subscribed(list []api.DataplaneSubscription, sub api.DataplaneSubscription) []api.DataplaneSubscription {
+	if i := slices.IndexFunc(list, func(o api.DataplaneSubscription) bool { return o.ID == sub.ID }); i >= 0 {
+		list[i] = sub
+		return list
+	}
+	at := len(list)
+	for i := range list {
+		switch {
+		case list[i].DisconnectTime != nil:
+		case sub.DisconnectTime != nil:
+			at = min(at, i) // it ended unnoticed, before the one that is open
+		default:
+			list[i].DisconnectTime = sub.ConnectTime
+		}
+	}
+	list = slices.Insert(list, at, sub)
+	return list[max(0, len(list)-subscriptionLimit):]
+}
+
+func online(list []api.DataplaneSubscription) bool {
+	return slices.ContainsFunc(list, func(s api.DataplaneSubscription) bool { return s.DisconnectTime == nil })
 }
 
 // versionOf reads the versions that a proxy names in its metadata.

@@ -12,9 +12,13 @@
 // # Why
 //
 // A thousand acknowledgements of one change are a thousand reports but few
-// writes: reports of one proxy replace each other, and counters are written at
-// most once per interval. What matters at once (connected, gone, refused) is
-// written at once. Convergence is one small row, so it follows every round.
+// writes: reports of one stream replace each other, and counters are written at
+// most once per interval. A proxy that connects again has two streams for a
+// moment, and the older one ends after the newer has begun: what it says must
+// not be taken for the newer one's. What matters at once (connected, gone, refused) is
+// written at once. Convergence is one small row: that a revision is reached, or
+// refused, is written at once; how many are still behind a few times a second,
+// else each acknowledgement of a thousand would be a commit.
 package status
 
 import (
@@ -53,10 +57,17 @@ type Feeder struct {
 	wake chan struct{}
 
 	mu      sync.Mutex
-	pending map[api.ID]xds.Status
-	marks   []mark
+	pending map[stream]xds.Status
+	marks   []mark              // in the order of the database's revisions
+	gone    map[api.ID]struct{} // Dataplanes that were deleted
 
-	written map[api.ID]shown // of Run's goroutine: what the row says
+	written map[stream]shown // of Run's goroutine: what the rows say
+}
+
+// stream is one connection of a proxy to this instance.
+type stream struct {
+	proxy  api.ID
+	number uint64
 }
 
 // mark remembers which revisions of its sources the database reached when.
@@ -65,9 +76,15 @@ type mark struct {
 	marks    map[string]api.Mark
 }
 
+const (
+	// countsEvery is the shortest time between reports that tell counts only.
+	countsEvery = 250 * time.Millisecond
+	// laggards is how many proxies a report names.
+	laggards = 5
+)
+
 // shown is what decides whether a report is written at once.
 type shown struct {
-	stream     uint64
 	closed     bool
 	listens    bool
 	rejections int
@@ -75,15 +92,13 @@ type shown struct {
 
 // New returns a feeder; Run does the work.
 func New(o Options) *Feeder {
-	return &Feeder{o: o, wake: make(chan struct{}, 1), pending: map[api.ID]xds.Status{}, written: map[api.ID]shown{}}
+	return &Feeder{o: o, wake: make(chan struct{}, 1), pending: map[stream]xds.Status{}, written: map[stream]shown{}, gone: map[api.ID]struct{}{}}
 }
 
 // Report notes the newest status of a stream. It never blocks.
 func (f *Feeder) Report(s xds.Status) {
 	f.mu.Lock()
-	if have, ok := f.pending[s.Proxy]; !ok || have.Stream <= s.Stream {
-		f.pending[s.Proxy] = s
-	}
+	f.pending[stream{s.Proxy, s.Stream}] = s
 	f.mu.Unlock()
 	f.Poke()
 }
@@ -96,7 +111,8 @@ func (f *Feeder) Poke() {
 	}
 }
 
-// commit notes which revisions of the sources a revision of the database holds.
+// commit notes which revisions of the sources a revision of the database holds,
+// and which Dataplanes went: their insights go with them.
 func (f *Feeder) commit(c db.Commit) {
 	var m mark
 	for _, ch := range c.Changes {
@@ -106,14 +122,39 @@ func (f *Feeder) commit(c db.Commit) {
 			}
 			m.marks[cmp.Or(r.Source, f.o.Site.Zone)] = r.Mark
 		}
+		if dp, ok := ch.Old.(*api.Object[api.Dataplane]); ok && dp != nil && ch.New == nil {
+			f.mu.Lock()
+			f.gone[dp.ID] = struct{}{}
+			f.mu.Unlock()
+			f.Poke()
+		}
 	}
 	if m.marks == nil {
 		return
 	}
 	m.revision = uint64(c.Snapshot.Revision())
 	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := len(f.marks); n >= marksLimit {
+		last := f.marks[n-1]
+		maps.Copy(last.marks, m.marks)
+		m.marks = last.marks
+		f.marks = f.marks[:n-1]
+	}
 	f.marks = append(f.marks, m)
-	f.mu.Unlock()
+}
+
+// marksLimit bounds what is remembered while some proxy does not follow. Beyond
+// it the newest marks are merged: they count once all of them are reached.
+const marksLimit = 256
+
+// begin notes what the database holds before the first commit that is heard of.
+func (f *Feeder) begin(s *db.Snapshot) {
+	m := f.known(s)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	later := slices.DeleteFunc(f.marks, func(o mark) bool { return o.revision <= m.revision })
+	f.marks = append([]mark{m}, later...)
 }
 
 // known is the revisions of all sources in a snapshot.
@@ -131,44 +172,48 @@ func (f *Feeder) Run(ctx context.Context) error {
 	defer stop()
 	flush := time.NewTicker(f.o.Flush)
 	defer flush.Stop()
-	var own api.Convergence
-	own.Instance = f.o.Instance
-	f.mu.Lock()
-	f.marks = append(f.marks, f.known(f.o.DB.Snapshot()))
-	f.mu.Unlock()
-	first := true
+	f.begin(f.o.DB.Snapshot())
+	own := f.converge(&api.Convergence{})
+	next := own // what is to be written of it; nil: nothing
+	var rows []xds.Status
+	var gone map[api.ID]struct{}
+	var counts <-chan time.Time // runs while counts are unwritten
 	for {
-		all := false
-		if !first {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-f.wake:
-			case <-flush.C:
-				all = true
+		if next != nil || len(rows)+len(gone) > 0 {
+			if err := f.write(rows, gone, next); err != nil {
+				f.o.Log.Error("the status of proxies cannot be entered", "error", err)
 			}
 		}
-		rows := f.due(all)
-		next, changed := f.converge(own)
-		if changed || first {
-			own, first = next, false
-		} else if len(rows) == 0 {
-			continue
+		all, late := false, false
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.wake:
+		case <-flush.C:
+			all = true
+		case <-counts:
+			late, counts = true, nil
 		}
-		if err := f.write(rows, own); err != nil {
-			f.o.Log.Error("the status of proxies cannot be entered", "error", err)
+		rows, gone, next = f.due(all), f.departed(), nil
+		refused := slices.ContainsFunc(rows, func(s xds.Status) bool { return len(s.Rejections) > 0 })
+		switch u := f.urgency(own); {
+		case u == urgent, refused, late && u == counted:
+			own = f.converge(own)
+			next, counts = own, nil
+		case u == counted && counts == nil:
+			counts = time.After(countsEvery)
 		}
 	}
 }
 
-// due takes the reports that are to be written now.
+// due takes the reports that are to be written now, streams in their order.
 func (f *Feeder) due(all bool) []xds.Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var out []xds.Status
 	for id, s := range f.pending {
 		was, ok := f.written[id]
-		now := shown{s.Stream, s.Closed, listens(s), len(s.Rejections)}
+		now := shown{s.Closed, listens(s), len(s.Rejections)}
 		if !all && ok && was == now && now.rejections == 0 {
 			continue
 		}
@@ -180,16 +225,57 @@ func (f *Feeder) due(all bool) []xds.Status {
 			f.written[id] = now
 		}
 	}
+	slices.SortFunc(out, func(a, b xds.Status) int { return cmp.Compare(a.Stream, b.Stream) })
 	return out
+}
+
+// departed takes the Dataplanes that were deleted.
+func (f *Feeder) departed() map[api.ID]struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	gone := f.gone
+	if len(gone) > 0 {
+		f.gone = map[api.ID]struct{}{}
+	}
+	return gone
 }
 
 // listens reports whether the proxy has taken listeners.
 func listens(s xds.Status) bool { return s.Stats[wire.Listener].Acked > 0 }
 
-// converge computes the zone's report from the server's state.
-func (f *Feeder) converge(was api.Convergence) (api.Convergence, bool) {
-	c := f.o.Converged(5)
-	next := api.Convergence{Instance: f.o.Instance, Proxies: c.Proxies, Behind: c.Behind, Rejected: c.Rejected, Enforced: map[string]api.Mark{}}
+// urgency says when a report of the instance is due.
+type urgency int
+
+const (
+	unchanged urgency = iota
+	counted           // counts have changed
+	urgent            // a revision is reached, or something is refused
+)
+
+// urgency compares the discovery server with the last report. It asks for no
+// sample of laggards: which of many are named is not a change.
+func (f *Feeder) urgency(was *api.Convergence) urgency {
+	c := f.o.Converged(0)
+	switch {
+	case f.reached(c) || c.Rejected != was.Rejected || c.Behind == 0 && was.Behind > 0:
+		return urgent
+	case c.Proxies != was.Proxies || c.Behind != was.Behind:
+		return counted
+	}
+	return unchanged
+}
+
+// reached reports whether a mark is reached that was not reported.
+func (f *Feeder) reached(c xds.Convergence) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return c.Behind == 0 && len(f.marks) > 0 && f.marks[0].revision <= c.Revision
+}
+
+// converge computes the instance's report from the server's state.
+func (f *Feeder) converge(was *api.Convergence) *api.Convergence {
+	c := f.o.Converged(laggards)
+	next := &api.Convergence{Instance: f.o.Instance, Proxies: c.Proxies, Behind: c.Behind, Rejected: c.Rejected, Enforced: map[string]api.Mark{}}
 	maps.Copy(next.Enforced, was.Enforced)
 	for _, l := range c.Laggards {
 		next.Laggards = append(next.Laggards, api.Laggard{Mesh: l.Proxy.Mesh, Name: l.Proxy.Name, Reason: l.Reason})
@@ -200,26 +286,24 @@ func (f *Feeder) converge(was api.Convergence) (api.Convergence, bool) {
 	if c.Behind == 0 {
 		f.mu.Lock()
 		n := 0
-		for _, m := range f.marks {
-			if m.revision > c.Revision {
-				break
-			}
-			maps.Copy(next.Enforced, m.marks)
+		for n < len(f.marks) && f.marks[n].revision <= c.Revision {
+			maps.Copy(next.Enforced, f.marks[n].marks)
 			n++
 		}
 		f.marks = slices.Delete(f.marks, 0, n)
 		f.mu.Unlock()
 	}
-	return next, !equalReports(was, next)
+	return next
 }
 
-func equalReports(a, b api.Convergence) bool {
-	return a.Instance == b.Instance && a.Proxies == b.Proxies && a.Behind == b.Behind && a.Rejected == b.Rejected &&
-		maps.Equal(a.Enforced, b.Enforced) && slices.Equal(a.Laggards, b.Laggards)
-}
-
-func (f *Feeder) write(list []xds.Status, own api.Convergence) error {
+func (f *Feeder) write(list []xds.Status, gone map[api.ID]struct{}, own *api.Convergence) error {
 	_, err := f.o.DB.Write(func(tx *db.Tx) error {
+		for id := range gone {
+			if _, back := api.Dataplanes.Get(tx, id); !back {
+				id.Kind = api.DataplaneInsights.Name
+				api.DataplaneInsights.Remove(tx, id)
+			}
+		}
 		for _, s := range list {
 			if j, ok := api.Joinings.Get(tx, s.Proxy.Key()); ok && j.Stream == s.Stream && (s.Closed || listens(s)) {
 				api.Joinings.Delete(tx, s.Proxy.Key())
@@ -233,7 +317,10 @@ func (f *Feeder) write(list []xds.Status, own api.Convergence) error {
 				api.DataplaneInsights.PutObject(tx, row)
 			}
 		}
-		id := api.ID{Kind: "Convergence", Zone: f.o.Site.Zone, Name: f.o.Instance}
+		if own == nil {
+			return nil
+		}
+		id := api.ID{Kind: api.Convergences.Name, Zone: f.o.Site.Zone, Name: f.o.Instance}
 		m := api.Meta{ID: id, Core: id.Name, Instance: f.o.Instance, Modified: f.o.Now()}
 		if have, ok := api.Convergences.Get(tx, id); ok {
 			m.Created = have.Created
@@ -241,7 +328,7 @@ func (f *Feeder) write(list []xds.Status, own api.Convergence) error {
 			m.Created = m.Modified
 		}
 		m.Labels = api.ComputeLabels(api.Convergences, id, nil, f.o.Site)
-		api.Convergences.PutObject(tx, api.Convergences.New(m, own))
+		api.Convergences.PutObject(tx, api.Convergences.New(m, *own))
 		return nil
 	})
 	return err
@@ -251,7 +338,7 @@ func (f *Feeder) write(list []xds.Status, own api.Convergence) error {
 func (f *Feeder) insight(tx *db.Tx, s xds.Status) *api.Object[api.DataplaneInsight] {
 	dp, ok := api.Dataplanes.Get(tx, s.Proxy)
 	id := s.Proxy
-	id.Kind = "DataplaneInsight"
+	id.Kind = api.DataplaneInsights.Name
 	if !ok {
 		api.DataplaneInsights.Remove(tx, id)
 		return nil
@@ -262,18 +349,9 @@ func (f *Feeder) insight(tx *db.Tx, s xds.Status) *api.Object[api.DataplaneInsig
 		spec, m.Created = have.Spec, have.Created
 		spec.Subscriptions = slices.Clone(spec.Subscriptions)
 	}
-	sub := f.subscription(s)
-	last := len(spec.Subscriptions) - 1
-	if last >= 0 && spec.Subscriptions[last].ID == sub.ID {
-		spec.Subscriptions[last] = sub
-	} else {
-		for i := range spec.Subscriptions {
-			if spec.Subscriptions[i].DisconnectTime == nil {
-				spec.Subscriptions[i].DisconnectTime = &s.Connected
-			}
-		}
-		spec.Subscriptions = append(spec.Subscriptions, sub)
-		spec.Subscriptions = spec.Subscriptions[max(0, len(spec.Subscriptions)-subscriptionLimit):]
+	spec.Subscriptions = subscribed(spec.Subscriptions, f.subscription(s))
+	if s.Closed && online(spec.Subscriptions) {
+		return api.DataplaneInsights.New(m, spec) // the rest of the row is the newer stream's
 	}
 	if md := s.Node.GetMetadata(); md != nil {
 		if raw, err := protojson.Marshal(md); err == nil {
