@@ -101,6 +101,9 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 		Authenticate:    authenticate(s, c.KDS),
 		Unauthenticated: c.KDS.UnauthenticatedZones,
 	})
+	if err := s.Collect(func() []server.Peer { return peers(link) }); err != nil {
+		return err
+	}
 	handler := s.REST(c, nil, s.Convergence(api.Global, func(zone string) bool { return connected(s.DB.Snapshot(), zone) }))
 
 	g, ctx := errgroup.WithContext(ctx)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"time"
 
 	"google.golang.org/protobuf/types/known/structpb"
 	"sigs.k8s.io/yaml"
@@ -39,12 +38,16 @@ func (z *zone) admit(ctx context.Context, h *xds.Hello) (api.ID, error) {
 	if err := z.authenticate(h, row); err != nil {
 		return api.ID{}, err
 	}
-	if row.Revision == 0 {
-		if err := z.register(ctx, h, row); err != nil {
-			return api.ID{}, err
+	for try := 0; ; try++ {
+		if row.Revision == 0 {
+			if err := z.register(ctx, h, row); err != nil {
+				return api.ID{}, err
+			}
+		}
+		if err := z.connect(h, row.ID, meta); !errors.Is(err, errGone) || row.Revision != 0 || try == registerTries {
+			return row.ID, err
 		}
 	}
-	return row.ID, z.connect(h, row.ID, meta)
 }
 
 // known is the stored Dataplane of a proxy that did not bring one.
@@ -100,8 +103,12 @@ func (z *zone) authenticate(h *xds.Hello, row *api.Object[api.Dataplane]) error 
 	if err != nil {
 		return fmt.Errorf("authentication failed: %w", err)
 	}
-	if err := claims.Check(row, z.workloadBound(snap, row, claims.Tags)); err != nil {
+	bound := z.workloadBound(snap, row, claims.Tags)
+	if err := claims.Check(row, bound); err != nil {
 		return fmt.Errorf("authentication failed: %w", err)
+	}
+	if bound && claims.Workload == "" {
+		return fmt.Errorf("authentication failed: dataplane derives its identity from the workload %q: give it the label %s and a token that is bound to it", api.Workload(row), api.LabelWorkload)
 	}
 	if old, ok := api.Dataplanes.Named(snap, row.Mesh, row.Name); ok && row.Revision == 0 {
 		if err := claims.Check(old, false); err != nil {
@@ -114,25 +121,32 @@ func (z *zone) authenticate(h *xds.Hello, row *api.Object[api.Dataplane]) error 
 // workloadBound reports whether the token must name the workload: the identity
 // derives from it, and the workload is more than the Dataplane's own name, which
 // every token can be bound to. A token that is bound to the service tag of
-// older clients has named it.
+// older clients has named it. Identities select by all labels, also those that
+// the control plane adds.
 func (z *zone) workloadBound(snap *db.Snapshot, row *api.Object[api.Dataplane], tags map[string][]string) bool {
 	workload := api.Workload(row)
 	if workload == row.Name || len(tags[api.LabelService]) > 0 && workload == row.Label(api.LabelService) {
 		return false
 	}
-	mid := api.SelectIdentity(api.MeshIdentities.In(snap, row.Mesh), row.Labels)
+	full := *row
+	full.Labels = api.ComputeLabels(api.Dataplanes, row.ID, row.Labels, z.Site)
+	mid := api.SelectIdentity(api.MeshIdentities.In(snap, row.Mesh), full.Labels)
 	if mid == nil {
 		return false
 	}
-	id, err := api.SPIFFEID(mid, row, z.Site.Zone)
+	id, err := api.SPIFFEID(mid, &full, z.Site.Zone)
 	return err == nil && id.FromWorkload
 }
 
 // registerTries bounds the attempts to register against concurrent writers.
 const registerTries = 5
 
+// errGone: the Dataplane was deleted before its proxy was connected.
+var errGone = errors.New("the Dataplane was deleted while its proxy was connecting")
+
 // register stores the Dataplane that a proxy brought. One that is new is marked
-// as joining first, so that no plan ever has it without the mark.
+// as joining first, so that no plan ever has it without the mark. One that comes
+// out equal is not written: reconnects cost nothing.
 func (z *zone) register(ctx context.Context, h *xds.Hello, row *api.Object[api.Dataplane]) error {
 	rec := store.RecordOf(row)
 	rec.Labels = api.ComputeLabels(api.Dataplanes, row.ID, row.Labels, z.Site)
@@ -142,6 +156,9 @@ func (z *zone) register(ctx context.Context, h *xds.Hello, row *api.Object[api.D
 		if have, ok := api.Dataplanes.Get(z.DB.Snapshot(), row.ID); ok {
 			op.Expect = store.At(store.Revision(have.Revision))
 			op.Record.Created, op.Record.Owner = have.Created, have.Owner
+			if stored := store.RecordOf(have); op.Record.Equal(&stored) {
+				return nil
+			}
 		} else {
 			op.Record.Created = rec.Modified
 			_, err := z.DB.Write(func(tx *db.Tx) error {
@@ -159,7 +176,9 @@ func (z *zone) register(ctx context.Context, h *xds.Hello, row *api.Object[api.D
 	}
 }
 
-// connect enters the connection of an admitted proxy.
+// connect enters the connection of an admitted proxy. The mark of one that is
+// still joining moves on to the newer stream. It fails with errGone when the
+// reaper was faster.
 func (z *zone) connect(h *xds.Hello, id api.ID, meta map[string]*structpb.Value) error {
 	c := &api.Connection{
 		Proxy: id, Instance: z.Instance, Stream: h.Stream, Since: z.Now(),
@@ -173,7 +192,15 @@ func (z *zone) connect(h *xds.Hello, id api.ID, meta map[string]*structpb.Value)
 	for _, f := range meta["features"].GetListValue().GetValues() {
 		c.ReusePort = c.ReusePort || f.GetStringValue() == "feature-reuse-port"
 	}
+	z.leaving.Lock()
+	defer z.leaving.Unlock()
 	_, err := z.DB.Write(func(tx *db.Tx) error {
+		if _, ok := api.Dataplanes.Get(tx, id); !ok {
+			return errGone
+		}
+		if j, ok := api.Joinings.Get(tx, id.Key()); ok && j.Stream != h.Stream {
+			api.Joinings.Put(tx, &api.Joining{Proxy: id, Stream: h.Stream})
+		}
 		api.Connections.Put(tx, c)
 		return nil
 	})
@@ -197,83 +224,3 @@ func portOf(v *structpb.Value) uint32 {
 
 // report enters what the discovery server says about a stream.
 func (z *zone) report(s xds.Status) { z.status.Report(s) }
-
-// reap deletes Dataplanes that their proxies registered, when the proxies have
-// been away for the deregistration delay. After a start every proxy has that
-// time, and half a minute more, to come back.
-func (z *zone) reap(ctx context.Context) error {
-	delay := time.Duration(z.config.DPServer.DeregistrationDelay)
-	wake := make(chan struct{}, 1)
-	stop := z.DB.OnCommit(func(c db.Commit) {
-		for _, ch := range c.Changes {
-			if ch.Table == api.Connections.Name() {
-				select {
-				case wake <- struct{}{}:
-				default:
-				}
-				return
-			}
-		}
-	})
-	defer stop()
-	away := map[api.ID]time.Time{}
-	snap := z.DB.Snapshot()
-	for dp := range api.Dataplanes.All(snap) {
-		if dp.Owner == proxyOwner {
-			away[dp.ID] = z.Now().Add(delay + 30*time.Second)
-		}
-	}
-	seen := map[api.ID]bool{}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		next := z.sweep(ctx, away, seen, delay)
-		timer.Stop()
-		if !next.IsZero() {
-			timer.Reset(max(next.Sub(z.Now()), 10*time.Millisecond))
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-wake:
-		case <-timer.C:
-		}
-	}
-}
-
-// sweep compares who is connected with who was, deletes who is due, and returns
-// when the next one is. Its cost follows the number of connections.
-func (z *zone) sweep(ctx context.Context, away map[api.ID]time.Time, seen map[api.ID]bool, delay time.Duration) (next time.Time) {
-	snap, now := z.DB.Snapshot(), z.Now()
-	connected := map[api.ID]bool{}
-	for c := range api.Connections.All(snap) {
-		connected[c.Proxy], seen[c.Proxy] = true, true
-		delete(away, c.Proxy)
-	}
-	for id := range seen {
-		if !connected[id] {
-			delete(seen, id)
-			away[id] = now.Add(delay)
-		}
-	}
-	for id, due := range away {
-		dp, ok := api.Dataplanes.Get(snap, id)
-		if !ok || dp.Owner != proxyOwner {
-			delete(away, id)
-			continue
-		}
-		if now.Before(due) {
-			if next.IsZero() || due.Before(next) {
-				next = due
-			}
-			continue
-		}
-		delete(away, id)
-		op := store.Op{Record: store.RecordOf(dp), Delete: true, Expect: store.At(store.Revision(dp.Revision))}
-		if _, err := z.Feeder.Apply(ctx, []store.Op{op}); err != nil && !errors.Is(err, store.ErrConflict) && ctx.Err() == nil {
-			z.Log.Error("a proxy that is away cannot be deleted", "mesh", id.Mesh, "proxy", id.Name, "error", err)
-			away[id] = now.Add(delay)
-		}
-	}
-	return next
-}

@@ -32,6 +32,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -59,6 +60,8 @@ type zone struct {
 	engine *incr.Engine
 	xds    *xds.Server
 	status *status.Feeder
+	// leaving keeps a proxy from connecting while it is decided that it is away.
+	leaving sync.Mutex
 }
 
 // Run runs a zone control plane until the context ends. Addresses and other
@@ -101,6 +104,18 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 	}
 	handler := s.REST(c, z.statusOf, s.Convergence(c.Name, func(string) bool { return true }))
 	split := server.NewSplit(dp, s.Cert.Server())
+	var link *kds.Link
+	touch := func(api.ID) {}
+	if s.Site.Federated {
+		if link, err = z.link(); err != nil {
+			return err
+		}
+		touch = link.Touch
+	}
+	m := newMetrics(z)
+	if err := errors.Join(s.Metrics.Register(m), s.Collect(func() []server.Peer { return peers(link) })); err != nil {
+		return err
+	}
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.ServeHTTP(ctx, diagnostics, s.Diagnostics()) })
@@ -124,20 +139,14 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 		g.Go(func() error { return z.status.Run(ctx) })
 		g.Go(func() error { return names.Run(ctx, names.Options{DB: s.DB, Log: s.Log}) })
 		g.Go(func() error { return z.reap(ctx) })
-		touch := func(api.ID) {}
-		if s.Site.Federated {
-			link, err := z.link()
-			if err != nil {
-				return err
-			}
-			touch = link.Touch
+		if link != nil {
 			g.Go(func() error { return server.Ended(ctx, link.Run(ctx)) })
 		}
 		g.Go(func() error { return z.services(ctx, touch) })
 		g.Go(func() error { return s.ServeHTTP(ctx, rest, handler) })
 		g.Go(func() error { return split.Run(ctx) })
 		g.Go(func() error { return s.ServeHTTP(ctx, split.HTTP, z.bootstrap(dp.Addr())) })
-		g.Go(func() error { return z.serveProxies(ctx, split) })
+		g.Go(func() error { return z.serveProxies(ctx, split, m) })
 		s.Ready(true)
 		return nil
 	})
@@ -163,10 +172,13 @@ func (z *zone) published(round incr.Round) {
 }
 
 // serveProxies serves discovery to proxies, and at the end lets them go.
-func (z *zone) serveProxies(ctx context.Context, split *server.Split) error {
+func (z *zone) serveProxies(ctx context.Context, split *server.Split, m *metrics) error {
 	g := grpc.NewServer(
 		grpc.ForceServerCodecV2(wire.Codec()),
+		grpc.StatsHandler(m),
 		grpc.MaxConcurrentStreams(1<<20),
+		// A proxy listens most of the time: what it costs is mostly buffers.
+		grpc.SharedWriteBuffer(true), grpc.ReadBufferSize(8<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 15 * time.Second, Timeout: 15 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	)

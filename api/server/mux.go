@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -33,26 +34,47 @@ const handshakeTime = 10 * time.Second
 
 // Run accepts connections until the context ends.
 func (s *Split) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(ctx, func() { s.inner.Close() })
 	defer stop()
-	defer s.GRPC.Close()
-	defer s.HTTP.Close()
 	var open sync.WaitGroup
 	defer open.Wait()
+	defer s.GRPC.Close() // before the wait: a connection may still be on its way there
+	defer s.HTTP.Close()
+	defer cancel()
 	for {
 		c, err := s.inner.Accept()
-		if err != nil {
-			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			var temporary net.Error
-			if errors.As(err, &temporary) && temporary.Timeout() {
-				continue
-			}
+		switch {
+		case err == nil:
+			open.Go(func() { s.hand(ctx, c) })
+		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
+			return nil
+		case !passing(err):
 			return err
+		default: // what is open goes on, and frees what is lacking
+			timer := time.NewTimer(acceptPause)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				timer.Stop()
+			}
 		}
-		open.Go(func() { s.hand(ctx, c) })
 	}
+}
+
+// acceptPause is the wait after a connection could not be accepted.
+const acceptPause = 50 * time.Millisecond
+
+// passing reports whether accepting may succeed later: the client was gone
+// again, or the process has too many files open.
+func passing(err error) bool {
+	for _, e := range []error{syscall.ECONNABORTED, syscall.ECONNRESET, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EINTR} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 func (s *Split) hand(ctx context.Context, raw net.Conn) {

@@ -69,9 +69,10 @@ type Server struct {
 	Log       *slog.Logger
 	Now       func() time.Time
 
-	ready atomic.Bool
-	out   io.Writer
-	outMu sync.Mutex
+	ready     atomic.Bool
+	out       io.Writer
+	outMu     sync.Mutex
+	listeners []net.Listener
 }
 
 // Open opens the store and makes the parts. Messages for people (addresses,
@@ -111,8 +112,13 @@ func Open(c Config, site api.Site, version string, out io.Writer) (*Server, erro
 	return s, nil
 }
 
-// Close closes the store.
-func (s *Server) Close() error { return s.Store.Close() }
+// Close closes the store, and the listeners whose servers never ran.
+func (s *Server) Close() error {
+	for _, l := range s.listeners {
+		_ = l.Close() // those that were served are closed already
+	}
+	return s.Store.Close()
+}
 
 func logger(c LogConfig) *slog.Logger {
 	var level slog.Level
@@ -131,12 +137,13 @@ func (s *Server) Say(format string, args ...any) {
 	fmt.Fprintf(s.out, format+"\n", args...)
 }
 
-// Listen opens a listener and says where it is.
+// Listen opens a listener and says where it is; Close closes it.
 func (s *Server) Listen(what, address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
+	s.listeners = append(s.listeners, l)
 	s.Say("%s: %s", what, l.Addr())
 	return l, nil
 }
@@ -287,7 +294,7 @@ func (s *Server) admin(ctx context.Context, missing func(api.AnyKind, string) bo
 	token := string(bytes.TrimSpace(row.Spec.Data))
 	path := filepath.Join(s.Config.DataDir, TokenFile)
 	if have, err := os.ReadFile(path); err != nil || strings.TrimSpace(string(have)) != token {
-		if err := os.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
+		if err := writeFile(path, []byte(token+"\n"), 0o600); err != nil {
 			return "", fmt.Errorf("administrator's token: %w", err)
 		}
 	}
