@@ -197,6 +197,12 @@ func (f *feeder) service(snap *db.Snapshot, w workload) (*store.Op, time.Time) {
 	spec.Selector.DataplaneLabels = &api.LabelSelector{MatchLabels: map[string]string{api.LabelWorkload: w.name}}
 	rec := store.RecordFor(api.MeshServices, id, spec)
 	rec.Labels = api.ComputeLabels(api.MeshServices, id, map[string]string{api.LabelManagedBy: ServiceOwner}, f.o.Site)
+	rec.Owner = ServiceOwner
+	if exists {
+		if stored := store.RecordOf(have); rec.Equal(&stored) {
+			return nil, time.Time{}
+		}
+	}
 	return f.put(rec, exists, metaOf(have), ServiceOwner), time.Time{}
 }
 

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -82,18 +83,21 @@ func secret(snap *db.Snapshot, mesh, name string) ([]byte, api.Row, error) {
 }
 
 // ensureAuthorities makes what a MeshIdentity promises and is not there yet.
-// Two instances may do it at once: who comes second finds the rows taken.
+// Two instances may do it at once: who comes second finds the rows taken. An
+// identity that cannot be served does not keep the others from it.
 func (f *feeder) ensureAuthorities(ctx context.Context, snap *db.Snapshot, now time.Time) error {
+	var failed []error
 	for mid := range api.MeshIdentities.All(snap) {
 		p := mid.Spec.Provider
 		if p == nil || p.Type != "Bundled" || p.Bundled == nil {
 			continue
 		}
-		if err := f.ensureAuthority(ctx, snap, mid, now); err != nil {
-			return err
+		err := f.ensureAuthority(ctx, snap, mid, now)
+		if err != nil && !errors.Is(err, store.ErrConflict) { // what the other instance wrote comes, and is looked at
+			failed = append(failed, err)
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 func (f *feeder) ensureAuthority(ctx context.Context, snap *db.Snapshot, mid *api.Object[api.MeshIdentity], now time.Time) error {

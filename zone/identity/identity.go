@@ -16,7 +16,8 @@
 // Clocks and keys are not pure, so they enter the database as rows when they
 // are due, and what Envoy gets stays a function of rows. A leaf's key is never
 // stored: a proxy that reconnects elsewhere gets a new certificate, which drops
-// no connection. One goroutine does all: signing an ECDSA certificate takes
+// no connection. A commit names the proxies concerned, and only these are looked
+// at; authorities concern all. One goroutine does all: signing an ECDSA certificate takes
 // about 30 µs, a thousand proxies at once some tens of milliseconds.
 package identity
 
@@ -49,11 +50,17 @@ type Options struct {
 
 // Run keeps authorities and leaves until the context ends.
 func Run(ctx context.Context, o Options) error {
-	f := &feeder{o: o, proxies: map[api.ID]*proxy{}, dirty: map[api.ID]struct{}{}, authorities: map[api.ID]*cached{}, wake: make(chan struct{}, 1)}
+	f := &feeder{o: o, proxies: map[api.ID]*proxy{}, authorities: map[api.ID]*cached{}, wake: make(chan struct{}, 1)}
+	f.todo = newTodo()
 	stop := o.DB.OnCommit(f.commit)
 	defer stop()
 	defer f.releaseAll()
-	f.all = true // whatever was there before
+	f.mu.Lock()
+	f.todo.all = true // whatever was there before
+	for c := range api.Connections.All(o.DB.Snapshot()) {
+		f.todo.moved[c.Proxy] = struct{}{}
+	}
+	f.mu.Unlock()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -77,7 +84,8 @@ type proxy struct {
 	who     plan.Identity
 	ca      *authority
 	life    time.Duration // for which the leaf was issued
-	renew   time.Time     // when the leaf is to be replaced; zero: none is issued
+	renew   time.Time     // when the leaf is to be replaced
+	due     time.Time     // when to look again; zero: when something changes
 }
 
 // cached is an authority as parsed from its rows.
@@ -91,15 +99,24 @@ type feeder struct {
 	o    Options
 	wake chan struct{}
 
-	mu    sync.Mutex
-	all   bool                // authorities and connections are to be looked at
-	dirty map[api.ID]struct{} // proxies to be looked at
-	heard map[api.ID]plan.Identity
+	mu   sync.Mutex
+	todo todo
 
 	// Of Run's goroutine alone.
 	proxies     map[api.ID]*proxy
 	authorities map[api.ID]*cached
-	retry       time.Time
+	retry       time.Time // of authorities
+}
+
+// todo is what the next turn looks at.
+type todo struct {
+	all   bool                     // authorities, and therefore all proxies
+	moved map[api.ID]struct{}      // proxies that came or went
+	heard map[api.ID]plan.Identity // identities of proxies that became others
+}
+
+func newTodo() todo {
+	return todo{moved: map[api.ID]struct{}{}, heard: map[api.ID]plan.Identity{}}
 }
 
 // commit runs for every commit: it only notes what to look at.
@@ -108,8 +125,14 @@ func (f *feeder) commit(c db.Commit) {
 	f.mu.Lock()
 	for _, ch := range c.Changes {
 		switch ch.Table {
-		case "MeshIdentity", "Secret", "MeshTrust", "connections":
-			f.all, look = true, true
+		case api.MeshIdentities.Name, api.Secrets.Name, api.MeshTrusts.Name:
+			f.todo.all, look = true, true
+		case api.Connections.Name():
+			for _, row := range []any{ch.Old, ch.New} {
+				if c, ok := row.(*api.Connection); ok {
+					f.todo.moved[c.Proxy], look = struct{}{}, true
+				}
+			}
 		}
 	}
 	f.mu.Unlock()
@@ -125,88 +148,75 @@ func (f *feeder) poke() {
 	}
 }
 
+// retryAfter is the wait after something failed that only time may mend.
+const retryAfter = 5 * time.Second
+
 // turn does what is due and returns when the next thing is.
-func (f *feeder) turn(ctx context.Context) time.Time {
+func (f *feeder) turn(ctx context.Context) (next time.Time) {
 	f.mu.Lock()
-	all := f.all
-	f.all = false
-	heard := f.heard
-	f.heard = nil
+	t := f.todo
+	f.todo = newTodo()
 	f.mu.Unlock()
 	now := f.o.Now()
-	snap := f.o.DB.Snapshot()
-	if all || !f.retry.IsZero() && !now.Before(f.retry) {
+	if t.all || !f.retry.IsZero() && !now.Before(f.retry) {
 		f.retry = time.Time{}
-		if err := f.ensureAuthorities(ctx, snap, now); err != nil {
+		if err := f.ensureAuthorities(ctx, f.o.DB.Snapshot(), now); err != nil && ctx.Err() == nil {
 			f.o.Log.Error("authorities of identities", "error", err)
-			f.retry = now.Add(5 * time.Second)
+			f.retry = now.Add(retryAfter)
 		}
-		snap = f.o.DB.Snapshot()
-		f.follow(snap)
 	}
-	for id, who := range heard {
+	snap := f.o.DB.Snapshot()
+	gone := f.follow(snap, t.moved)
+	for id, who := range t.heard {
 		if p := f.proxies[id]; p != nil {
-			p.who = who
+			p.who, p.due = who, now
 		}
 	}
-	next := f.retry
-	earlier := func(t time.Time) {
-		if next.IsZero() || t.Before(next) {
-			next = t
-		}
-	}
+	next = f.retry
 	var puts []*api.Leaf
 	for id, p := range f.proxies {
-		leaf, err := f.leafFor(snap, id, p, now)
-		if err != nil {
-			f.o.Log.Error("no certificate for a proxy", "mesh", id.Mesh, "proxy", id.Name, "identity", p.who.Of.Name, "error", err)
-			earlier(now.Add(5 * time.Second))
-			continue
+		if t.all || !p.due.IsZero() && !now.Before(p.due) {
+			leaf, err := f.leafFor(snap, id, p, now)
+			if err != nil {
+				f.o.Log.Error("no certificate for a proxy", "mesh", id.Mesh, "proxy", id.Name, "identity", p.who.Of.Name, "error", err)
+				p.due = now.Add(retryAfter)
+			}
+			if leaf != nil {
+				puts = append(puts, leaf)
+			}
 		}
-		if leaf != nil {
-			puts = append(puts, leaf)
-		}
-		if !p.renew.IsZero() {
-			earlier(p.renew)
+		if !p.due.IsZero() && (next.IsZero() || p.due.Before(next)) {
+			next = p.due
 		}
 	}
-	f.write(snap, puts)
+	f.write(puts, gone)
 	return next
 }
 
-// follow holds the identity of each proxy that is connected to this instance.
-func (f *feeder) follow(snap *db.Snapshot) {
-	seen := map[api.ID]bool{}
-	for c := range api.Connections.All(snap) {
-		if c.Instance != f.o.Instance {
-			continue
-		}
-		seen[c.Proxy] = true
-		if f.proxies[c.Proxy] != nil {
-			continue
-		}
-		id := c.Proxy
-		p := &proxy{}
-		f.proxies[id] = p
-		p.release = incr.Hold(f.o.Engine, plan.IdentityOf.Ref(id), func(who plan.Identity, err error) {
-			if err != nil {
-				f.o.Log.Error("identity of a proxy cannot be told; the last good one stays", "mesh", id.Mesh, "proxy", id.Name, "error", err)
-			}
-			f.mu.Lock()
-			if f.heard == nil {
-				f.heard = map[api.ID]plan.Identity{}
-			}
-			f.heard[id] = who
-			f.mu.Unlock()
-			f.poke()
-		})
-	}
-	for id, p := range f.proxies {
-		if !seen[id] {
+// follow holds the identity of each proxy that is connected to this instance,
+// and returns those that are not any more.
+func (f *feeder) follow(snap *db.Snapshot, moved map[api.ID]struct{}) (gone []api.ID) {
+	for id := range moved {
+		c, ok := api.Connections.Get(snap, id.Key())
+		here, p := ok && c.Instance == f.o.Instance, f.proxies[id]
+		switch {
+		case here && p == nil:
+			f.proxies[id] = &proxy{release: incr.Hold(f.o.Engine, plan.IdentityOf.Ref(id), func(who plan.Identity, err error) {
+				if err != nil {
+					f.o.Log.Error("identity of a proxy cannot be told; the last good one stays", "mesh", id.Mesh, "proxy", id.Name, "error", err)
+				}
+				f.mu.Lock()
+				f.todo.heard[id] = who
+				f.mu.Unlock()
+				f.poke()
+			})}
+		case !here && p != nil:
 			p.release()
 			delete(f.proxies, id)
+			gone = append(gone, id)
 		}
 	}
+	return gone
 }
 
 func (f *feeder) releaseAll() {
@@ -218,7 +228,7 @@ func (f *feeder) releaseAll() {
 // leafFor returns a new leaf when one is due, else nil.
 func (f *feeder) leafFor(snap *db.Snapshot, id api.ID, p *proxy, now time.Time) (*api.Leaf, error) {
 	if p.who.SPIFFE == "" {
-		p.ca, p.renew = nil, time.Time{}
+		p.ca, p.due = nil, time.Time{}
 		return nil, nil
 	}
 	ca, mid, err := f.authority(snap, p.who.Of)
@@ -228,6 +238,7 @@ func (f *feeder) leafFor(snap *db.Snapshot, id api.ID, p *proxy, now time.Time) 
 	have, ok := api.Leaves.Get(snap, id.Key())
 	life := mid.Spec.Provider.Bundled.Life()
 	if ok && have.SPIFFE == p.who.SPIFFE && have.Identity == p.who.Of && p.ca == ca && p.life == life && now.Before(p.renew) {
+		p.due = p.renew
 		return nil, nil
 	}
 	l, err := ca.issue(p.who.SPIFFE, life, now)
@@ -235,17 +246,12 @@ func (f *feeder) leafFor(snap *db.Snapshot, id api.ID, p *proxy, now time.Time) 
 		return nil, err
 	}
 	p.ca, p.life, p.renew = ca, life, now.Add(life*4/5)
+	p.due = p.renew
 	return &api.Leaf{Proxy: id, Identity: p.who.Of, SPIFFE: p.who.SPIFFE, Chain: string(l.chain), Key: string(l.key), NotBefore: l.notBefore, NotAfter: l.notAfter}, nil
 }
 
 // write enters new leaves and drops those of proxies that are gone.
-func (f *feeder) write(snap *db.Snapshot, puts []*api.Leaf) {
-	var gone []string
-	for l := range api.Leaves.All(snap) {
-		if f.proxies[l.Proxy] == nil {
-			gone = append(gone, l.Proxy.Key())
-		}
-	}
+func (f *feeder) write(puts []*api.Leaf, gone []api.ID) {
 	if len(puts)+len(gone) == 0 {
 		return
 	}
@@ -253,8 +259,8 @@ func (f *feeder) write(snap *db.Snapshot, puts []*api.Leaf) {
 		for _, l := range puts {
 			api.Leaves.Put(tx, l)
 		}
-		for _, key := range gone {
-			api.Leaves.Delete(tx, key)
+		for _, id := range gone {
+			api.Leaves.Delete(tx, id.Key())
 		}
 		return nil
 	})
