@@ -129,7 +129,16 @@ type content struct {
 // group is a set of names and the streams that have it.
 type group struct {
 	set     *plan.Set
+	members map[wire.Type]map[string]*content // by Envoy's name: cheaper to look up than a Ref
 	streams map[*stream]struct{}
+}
+
+// get returns the content of a name; nil: the set does not name it.
+func (g *group) get(t wire.Type, name string) *content {
+	if g == nil {
+		return nil
+	}
+	return g.members[t][name]
 }
 
 // New returns a server without streams.
@@ -272,18 +281,20 @@ func (s *Server) leaveUnless(st *stream, gone *plan.Plan, others ...*plan.Plan) 
 func (s *Server) enter(st *stream, set *plan.Set) {
 	g := s.groups[set]
 	if g == nil {
-		g = &group{set: set, streams: map[*stream]struct{}{}}
+		g = &group{set: set, members: map[wire.Type]map[string]*content{}, streams: map[*stream]struct{}{}}
 		s.groups[set] = g
 		for _, t := range wire.Types() {
-			for name, ref := range set.Of(t) {
-				s.use(g, t, name, ref)
+			names := set.Of(t)
+			g.members[t] = make(map[string]*content, len(names))
+			for name, ref := range names {
+				g.members[t][name] = s.use(g, t, name, ref)
 			}
 		}
 	}
 	g.streams[st] = struct{}{}
 }
 
-func (s *Server) use(g *group, t wire.Type, name string, ref plan.Ref) {
+func (s *Server) use(g *group, t wire.Type, name string, ref plan.Ref) *content {
 	c := s.contents[ref]
 	if c == nil {
 		c = &content{typ: t, name: name, groups: map[*group]struct{}{}}
@@ -298,6 +309,7 @@ func (s *Server) use(g *group, t wire.Type, name string, ref plan.Ref) {
 		})
 	}
 	c.groups[g] = struct{}{}
+	return c
 }
 
 // leave takes the stream out of the group of a set, and returns what nobody

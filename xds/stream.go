@@ -311,11 +311,13 @@ func (st *stream) refusal() string {
 
 // Get implements delta.Source under the server's reading lock.
 func (st *stream) Get(typ, name string) (delta.Item, bool) {
-	ref, ok := st.plan.Get(wire.Type(typ), name)
-	if !ok {
+	if st.plan == nil {
 		return nil, false
 	}
-	c := st.s.contents[ref]
+	c := st.s.groups[st.plan.Own].get(wire.Type(typ), name)
+	if c == nil {
+		c = st.s.groups[st.plan.Class].get(wire.Type(typ), name)
+	}
 	if c == nil || c.res == nil {
 		return nil, false
 	}
