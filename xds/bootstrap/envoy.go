@@ -27,6 +27,8 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	"sigs.k8s.io/yaml"
+
+	"github.com/atoll-mesh/atoll/xds/envoy"
 )
 
 // Params is what the control plane adds to a request.
@@ -83,6 +85,8 @@ func Build(req Request, p Params) ([]byte, error) {
 		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
 			Name: "kuma",
 			LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
+				// Without it a server that speaks first is heard by callers who may not.
+				envoy.DelayRouteSelection:          structpb.NewBoolValue(true),
 				"re2.max_program_size.error_level": structpb.NewNumberValue(4294967295),
 				"re2.max_program_size.warn_level":  structpb.NewNumberValue(1000),
 			}}},
