@@ -124,8 +124,11 @@ func (f *feeder) ensureAuthority(ctx context.Context, snap *db.Snapshot, mid *ap
 		return nil
 	}
 	cert, _, err := f.material(snap, mid, certOf)
+	if err == nil {
+		_, err = parseCertificate(cert)
+	}
 	if err != nil {
-		return nil // said when a proxy needs it
+		return nil // said when a proxy needs it; what nobody can verify with is not published
 	}
 	return f.ensureTrust(ctx, snap, mid, domain, string(cert), now)
 }

@@ -57,8 +57,8 @@ func newAuthority(trustDomain string, now time.Time) (certPEM, keyPEM []byte, er
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
 }
 
-// parseAuthority reads an authority. Keys are PKCS#8, PKCS#1 or SEC 1.
-func parseAuthority(certPEM, keyPEM []byte) (*authority, error) {
+// parseCertificate reads the certificate of an authority.
+func parseCertificate(certPEM []byte) (*x509.Certificate, error) {
 	block, _ := pem.Decode(certPEM)
 	if block == nil || block.Type != "CERTIFICATE" {
 		return nil, errors.New("the certificate of the authority is not PEM")
@@ -69,6 +69,15 @@ func parseAuthority(certPEM, keyPEM []byte) (*authority, error) {
 	}
 	if !cert.IsCA || cert.KeyUsage&x509.KeyUsageCertSign == 0 {
 		return nil, errors.New("the certificate of the authority may not sign certificates: it needs CA:TRUE and keyCertSign")
+	}
+	return cert, nil
+}
+
+// parseAuthority reads an authority. Keys are PKCS#8, PKCS#1 or SEC 1.
+func parseAuthority(certPEM, keyPEM []byte) (*authority, error) {
+	cert, err := parseCertificate(certPEM)
+	if err != nil {
+		return nil, err
 	}
 	keyBlock, _ := pem.Decode(keyPEM)
 	if keyBlock == nil {
