@@ -15,6 +15,7 @@ package names
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -35,6 +36,8 @@ type Options struct {
 	Interval time.Duration
 	Log      *slog.Logger
 }
+
+var errNoAddress = errors.New("it has no address")
 
 // lookupTime bounds one look-up.
 const lookupTime = 5 * time.Second
@@ -155,6 +158,9 @@ func lookup(ctx context.Context, o Options, hosts map[string]bool) map[string][]
 			ctx, cancel := context.WithTimeout(ctx, lookupTime)
 			defer cancel()
 			addresses, err := o.Lookup(ctx, host)
+			if err == nil && len(addresses) == 0 {
+				err = errNoAddress
+			}
 			if err != nil {
 				o.Log.Warn("a host name does not resolve; its last answer stays", "host", host, "error", err)
 				return
