@@ -2,6 +2,7 @@ package zone
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -28,6 +29,9 @@ func (z *zone) admit(ctx context.Context, h *xds.Hello) (api.ID, error) {
 	var row *api.Object[api.Dataplane]
 	var err error
 	if text := meta["dataplane.resource"].GetStringValue(); text != "" {
+		// From here on the row says it; the metadata of the stream is kept, and
+		// shown, as long as the proxy is connected.
+		delete(meta, "dataplane.resource")
 		row, err = z.brought(h, text)
 	} else {
 		row, err = z.known(h)
@@ -62,7 +66,10 @@ func (z *zone) known(h *xds.Hello) (*api.Object[api.Dataplane], error) {
 // brought is the Dataplane that the proxy carries in its metadata, with the
 // labels as it sent them.
 func (z *zone) brought(h *xds.Hello, text string) (*api.Object[api.Dataplane], error) {
-	body, err := yaml.YAMLToJSON([]byte(text))
+	body, err := []byte(text), error(nil)
+	if !json.Valid(body) {
+		body, err = yaml.YAMLToJSON(body)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("the Dataplane in the metadata of the proxy is not YAML: %w", err)
 	}
