@@ -211,6 +211,9 @@ func (z *zone) connect(h *xds.Hello, id api.ID, meta map[string]*structpb.Value)
 		api.Connections.Put(tx, c)
 		return nil
 	})
+	if err == nil { // that it is connected shows before it has answered anything
+		z.report(xds.Status{Proxy: id, Stream: h.Stream, Connected: c.Since, Node: h.Node})
+	}
 	return err
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/atoll-mesh/atoll/api/store"
 	"github.com/atoll-mesh/atoll/api/store/memory"
 	"github.com/atoll-mesh/atoll/xds"
+	"github.com/atoll-mesh/atoll/zone/status"
 )
 
 // FuzzNode lets a stranger say anything of itself. Nothing panics, and what is
@@ -84,5 +85,6 @@ func bare() (z *zone, stop func()) {
 	if _, err := s.Feeder.Apply(ctx, []store.Op{{Record: store.Record{ID: id, Spec: json.RawMessage(`{}`)}}}); err != nil {
 		panic(err)
 	}
-	return &zone{Server: s, config: c}, func() { cancel(); <-done }
+	feeder := status.New(status.Options{DB: s.DB, Site: s.Site, Instance: s.Instance, Now: s.Now, Log: s.Log})
+	return &zone{Server: s, config: c, status: feeder}, func() { cancel(); <-done }
 }
