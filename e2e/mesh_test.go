@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -146,7 +147,7 @@ func startProxy(t testing.TB, z *plane, s spec) *sidecar {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Stdout, c.Stderr = log, log
+	c.Stdout, c.Stderr, c.Log = log, log, slog.New(slog.NewTextHandler(log, nil))
 	ready := make(chan net.Addr, 1)
 	c.Listening = func(a net.Addr) { ready <- a }
 	ctx, cancel := context.WithCancel(context.Background())

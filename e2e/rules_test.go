@@ -31,12 +31,13 @@ var layers = []struct {
 
 // beside lists imports within one layer that are meant.
 var beside = map[string][]string{
-	"api/store":   {"api"},
-	"api/incr":    {"api"},
-	"kds/kdspb":   {"api", "kds/kdspb/systempb"},
-	"xds/plan":    {"xds/envoy", "api/policy"},
-	"api/server":  {"api/rest"},
-	"zone/status": {"xds"}, // it enters what the discovery server reports
+	"api/store":     {"api"},
+	"api/incr":      {"api"},
+	"kds/kdspb":     {"api", "kds/kdspb/systempb"},
+	"xds/plan":      {"xds/envoy", "api/policy"},
+	"api/server":    {"api/rest"},
+	"xds/bootstrap": {"xds/envoy"}, // the name of the runtime flag that permissions rely on
+	"zone/status":   {"xds"},       // it enters what the discovery server reports
 }
 
 func layerOf(pkg string) int {
