@@ -233,10 +233,11 @@ func (f *Feeder) due(all bool) []xds.Status {
 func (f *Feeder) departed() map[api.ID]struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	gone := f.gone
-	if len(gone) > 0 {
-		f.gone = map[api.ID]struct{}{}
+	if len(f.gone) == 0 {
+		return nil
 	}
+	gone := f.gone
+	f.gone = map[api.ID]struct{}{}
 	return gone
 }
 
