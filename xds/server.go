@@ -177,6 +177,9 @@ func (s *Server) DeltaAggregatedResources(rpc discoveryv3.AggregatedDiscoverySer
 		return status.Error(codes.Unknown, err.Error())
 	}
 	st := s.open(proxy, hello, rpc)
+	if st == nil {
+		return errAgain
+	}
 	defer s.close(st)
 	return st.serve(first)
 }
@@ -208,17 +211,25 @@ func endOf(err error) error {
 	return err
 }
 
+// errAgain ends a stream that a newer one of the same proxy replaces.
+var errAgain = status.Error(codes.Unavailable, "the proxy has connected again")
+
 // open enters the stream. A proxy that connects again replaces its old stream:
-// the newer one is alive for certain.
+// the newer one is alive for certain. It returns nil if a newer one is open.
 func (s *Server) open(proxy api.ID, h *Hello, rpc discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) *stream {
 	st := newStream(s, proxy, h, rpc)
 	s.mu.Lock()
 	old := s.streams[proxy]
+	if old != nil && old.number > st.number { // it was admitted first and got here last
+		s.mu.Unlock()
+		s.o.Report(st.status(true))
+		return nil
+	}
 	s.streams[proxy] = st
 	s.behind[st] = struct{}{}
 	s.mu.Unlock()
 	if old != nil {
-		old.end(errors.New("the proxy has connected again"))
+		old.end(errAgain)
 	}
 	st.release = incr.Hold(s.o.Engine, plan.Proxy.Ref(proxy), func(p *plan.Plan, err error) { s.stagePlan(st, p) })
 	return st

@@ -151,6 +151,9 @@ const registerTries = 5
 // errGone: the Dataplane was deleted before its proxy was connected.
 var errGone = errors.New("the Dataplane was deleted while its proxy was connecting")
 
+// errOvertaken: a newer stream of the proxy has been admitted meanwhile.
+var errOvertaken = errors.New("the proxy has connected again")
+
 // register stores the Dataplane that a proxy brought. One that is new is marked
 // as joining first, so that no plan ever has it without the mark. One that comes
 // out equal is not written: reconnects cost nothing.
@@ -204,6 +207,9 @@ func (z *zone) connect(h *xds.Hello, id api.ID, meta map[string]*structpb.Value)
 	_, err := z.DB.Write(func(tx *db.Tx) error {
 		if _, ok := api.Dataplanes.Get(tx, id); !ok {
 			return errGone
+		}
+		if have, ok := api.Connections.Get(tx, id.Key()); ok && have.Instance == c.Instance && have.Stream > c.Stream {
+			return errOvertaken
 		}
 		if j, ok := api.Joinings.Get(tx, id.Key()); ok && j.Stream != h.Stream {
 			api.Joinings.Put(tx, &api.Joining{Proxy: id, Stream: h.Stream})
