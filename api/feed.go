@@ -32,8 +32,8 @@ type Connection struct {
 	// administration listens; ReadinessPort where its keeper answers /ready.
 	AdminAddress, AdminSocket string
 	AdminPort, ReadinessPort  uint32
-	// Features as announced in the node metadata, sorted.
-	ReusePort, IPv6 bool
+	// ReusePort: its listeners have a socket per worker.
+	ReusePort bool
 }
 
 // Connections holds the proxies that are connected to any instance.

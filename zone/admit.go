@@ -194,10 +194,6 @@ func (z *zone) connect(h *xds.Hello, id api.ID, meta map[string]*structpb.Value)
 		Proxy: id, Instance: z.Instance, Stream: h.Stream, Since: z.Now(),
 		AdminAddress: meta["dataplane.admin.address"].GetStringValue(), AdminSocket: meta["dataplane.admin.socketPath"].GetStringValue(),
 		AdminPort: portOf(meta["dataplane.admin.port"]), ReadinessPort: portOf(meta["dataplane.readinessReporter.port"]),
-		IPv6: true,
-	}
-	if v, ok := meta["ipv6Enabled"]; ok {
-		c.IPv6 = v.GetBoolValue()
 	}
 	for _, f := range meta["features"].GetListValue().GetValues() {
 		c.ReusePort = c.ReusePort || f.GetStringValue() == "feature-reuse-port"

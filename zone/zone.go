@@ -1,7 +1,7 @@
 // Package zone is the assembly of a zone control plane on Universal: it serves
 // configuration to the proxies of one zone, with or without a global above it.
 //
-// It owns nothing but the wiring. Everything that runs is started in [Run], in
+// It owns the wiring, and who may connect. Everything that runs is started in [Run], in
 // one list, and ends with the context:
 //
 //	feeder        store ─▶ database                    api/store
@@ -12,6 +12,7 @@
 //	status        what proxies say ─▶ rows             zone/status
 //	names         host names ─▶ addresses              zone/names
 //	reaper        proxies that do not come back        this package
+//	services      states of MeshServices ─▶ rows       this package
 //	link          rows to and from global              kds
 //	servers       REST, diagnostics, dp-server         api/server
 //

@@ -7,9 +7,9 @@
 // named there; inspection reads the same queries. It never builds Envoy's
 // protobufs (xds/envoy does), never writes the database, knows no stream.
 //
-//	Dataplane, Connection ─▶ classOf ─▶ class ─┐ names → resources
-//	        │                                  ├▶ Proxy ─▶ Plan
-//	        └────────▶ inbounds, ingress ──────┘
+//	Dataplane, Connection ─▶ classKey ─▶ class ─┐ names → resources
+//	        │                                   ├▶ Proxy ─▶ Plan
+//	        └────────▶ inbounds, ingress ───────┘
 //	resources: cluster(service port, effective policy) · endpoints(service port, view)
 //	           listener, routes(service port, effective policy) · inbound(proxy, port) · secret(proxy) · bundle(mesh)
 //
