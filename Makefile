@@ -22,6 +22,11 @@ test: lint envoy build ## everything: vet, static checks, unit tests, end to end
 race: envoy ## the concurrent packages under the race detector
 	CGO_ENABLED=1 go test -race ./api/... ./kds/... ./xds/...
 
+FUZZTIME ?= 1m
+fuzz: ## every decoder on random input, FUZZTIME each
+	@grep -rho --include='*_test.go' '^func Fuzz[A-Za-z]*' . | cut -c6- | sort | while read -r f; do \
+	  go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) "$$(dirname "$$(grep -rl --include='*_test.go' "^func $$f(" .)")" || exit 1; done
+
 bench: build envoy ## the load run with its comparators
 	go run ./e2e/load
 
@@ -36,4 +41,4 @@ vuln: ## known vulnerabilities of what is linked (needs the public database)
 generate: ## what is generated from the sources: protobuf
 	@kds/kdspb/generate
 
-.PHONY: help build envoy demo test race bench lint vuln generate
+.PHONY: help build envoy demo test race fuzz bench lint vuln generate
