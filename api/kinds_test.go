@@ -84,27 +84,6 @@ networking:
 		`{type: MeshIdentity, mesh: shop, name: identity, spec: {spiffeID: {trustDomain: '{{ .Mesh }}.example.com', path: '/app/{{ label "app" }}/{{ if eq .Namespace "a" }}a{{ else }}{{ .Workload }}{{ end }}'}, provider: {type: Spire, spire: {agent: {timeout: 2s}}}}}`,
 		`{type: MeshIdentity, mesh: shop, name: identity, spec: {provider: {type: Bundled, bundled: {ca: {certificate: {type: Secret, secretRef: {kind: Secret, name: ca}}, privateKey: {type: File, file: {path: /etc/key.pem}}}}}}}`,
 		`{type: HostnameGenerator, name: local, spec: {selector: {meshService: {matchLabels: {a: b}}}, template: '{{ .DisplayName }}.{{ label "team" }}.mesh.local'}}`,
-		`{type: MeshTrafficPermission, mesh: shop, name: allow, spec: {rules: [{default: {allow: [{spiffeID: {type: Prefix, value: "spiffe://shop.east.mesh.local"}}, {}]}}]}}`,
-		`{type: MeshTimeout, mesh: shop, name: t, spec: {targetRef: {kind: Dataplane, labels: {app: web}}, to: [{targetRef: {kind: MeshService, labels: {kuma.io/display-name: reports}, sectionName: http}, default: {connectionTimeout: 2s, http: {requestTimeout: 60s}}}]}}`,
-		`{type: MeshTimeout, mesh: shop, name: t, spec: {targetRef: {kind: Dataplane, sectionName: http}, rules: [{matches: [{spiffeID: {type: Exact, value: "spiffe://a/b"}, sni: {type: Exact, value: a.b}}], default: {http: {requestTimeout: 0s}}}]}}`,
-		`{type: MeshHTTPRoute, mesh: shop, name: r, spec: {}}`,
-		`
-type: MeshHTTPRoute
-mesh: shop
-name: api-split
-spec:
-  to:
-    - targetRef: {kind: MeshService, labels: {kuma.io/display-name: api}}
-      rules:
-        - matches: [{path: {type: PathPrefix, value: /v2}, method: GET, headers: [{name: x-a, value: b}], queryParams: [{type: Exact, name: q, value: "1"}]}]
-          default:
-            filters:
-              - {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: a, value: b}], remove: [c]}}
-              - {type: URLRewrite, urlRewrite: {hostname: a.example.com, path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}
-              - {type: RequestMirror, requestMirror: {percentage: "12.5", backendRef: {kind: MeshService, labels: {a: b}, port: 80}}}
-            backendRefs:
-              - {kind: MeshService, labels: {kuma.io/display-name: api-v2}, port: 8080, weight: 90}
-              - {kind: MeshService, labels: {kuma.io/display-name: api}, port: 8080, weight: 0}`,
 	} {
 		row, d, faults := read(t, text)
 		if len(faults) > 0 {
@@ -135,15 +114,9 @@ func TestBadDocuments(t *testing.T) {
 	dataplane := func(networking string) string {
 		return "{type: Dataplane, mesh: shop, name: a, networking: {" + networking + "}}"
 	}
-	timeout := func(spec string) string { return "{type: MeshTimeout, mesh: shop, name: a, spec: {" + spec + "}}" }
-	route := func(rule string) string {
-		return "{type: MeshHTTPRoute, mesh: shop, name: a, spec: {to: [{targetRef: {kind: MeshService, labels: {a: b}}, rules: [" + rule + "]}]}}"
-	}
-	filter := func(f string) string { return route("{matches: [{}], default: {filters: [" + f + "]}}") }
 	identity := func(spec string) string {
 		return "{type: MeshIdentity, mesh: shop, name: a, spec: {" + spec + "}}"
 	}
-	const conf = "default: {idleTimeout: 1s}"
 	for _, c := range []struct {
 		text string
 		want []string
@@ -164,10 +137,6 @@ func TestBadDocuments(t *testing.T) {
 			"mtls: is no longer supported; use MeshIdentity and MeshTrust"}},
 		{dataplane(`address: 10.0.0.1, inbound: [{port: 80, tags: {kuma.io/service: a}}]`), []string{
 			"networking.inbound[0].tags: is no longer supported; use labels of the Dataplane, and protocol of the inbound"}},
-		{timeout(`from: [{}], targetRef: {kind: MeshSubset, tags: {a: b}}`), []string{
-			"spec.from: is no longer supported; use rules",
-			"spec.targetRef.tags: is no longer supported; use labels",
-			"spec.targetRef.kind: in body should be one of [Mesh Dataplane]"}},
 
 		// Names that are nearly right.
 		{dataplane(`address: 10.0.0.1, transparent_proxying: {}`), []string{
@@ -267,62 +236,6 @@ func TestBadDocuments(t *testing.T) {
 		{`{type: HostnameGenerator, name: a, spec: {template: "{{ .DisplayName }}!"}}`, []string{
 			"spec.selector: exact one selector (meshService, meshExternalService, meshMultiZoneService) must be defined",
 			`spec.template: must render to a lowercase RFC 1123 subdomain, got "x!"`}},
-
-		// Timeouts.
-		{timeout(""), []string{"spec: at least one of 'to' or 'rules' has to be defined"}},
-		{timeout("to: [{targetRef: {kind: Mesh}, " + conf + "}], rules: [{" + conf + "}]"), []string{"spec: fields 'to' must be empty when 'rules' is defined"}},
-		{timeout("targetRef: {kind: Dataplane, sectionName: http}, to: [{targetRef: {kind: Mesh, labels: {a: b}}, " + conf + "}, {targetRef: {kind: MeshService}, " + conf + "}, {targetRef: {kind: MeshExternalService, labels: {a: b}, sectionName: x}, " + conf + "}]"), []string{
-			"spec.targetRef.sectionName: can only be used with inbound policies",
-			"spec.to[0].targetRef.labels: must not be set with kind Mesh",
-			"spec.to[1].targetRef.labels: must be set when kind is MeshService",
-			"spec.to[2].targetRef.sectionName: must not be set with kind MeshExternalService"}},
-		{timeout("to: [{" + conf + "}, {targetRef: {}, " + conf + "}]"), []string{
-			"spec.to[0].targetRef: in body is required", "spec.to[1].targetRef.kind: in body is required"}},
-		{timeout("rules: [{default: {}}, {default: {http: {requestHeadersTimeout: 1s}}}, {default: {connectionTimeout: 0s, idleTimeout: -1s}}]"), []string{
-			"spec.rules[0].default: at least one timeout should be configured",
-			"spec.rules[1].default.http: at least one timeout in this section should be configured",
-			"spec.rules[2].default.connectionTimeout: must be greater than zero when defined",
-			"spec.rules[2].default.idleTimeout: must not be negative when defined"}},
-		{timeout(`rules: [{matches: [{}, {spiffeID: {type: Exact, value: nope}}], default: {idleTimeout: 1s, http: {requestTimeout: 1s}}}]`), []string{
-			"spec.rules[0].matches[0]: must specify at least one of 'spiffeID' or 'sni'",
-			"spec.rules[0].matches[1].spiffeID: must be a valid Spiffe ID: scheme is missing or invalid",
-			"spec.rules[0].default.idleTimeout: can't be specified when matches contain spiffeID because this field cannot be conditioned on source identity"}},
-		{timeout("to: [{targetRef: {kind: Mesh}, default: {idleTimeout: soon}}]"), []string{
-			`spec.to[0].default.idleTimeout: invalid duration "soon": write it as "10s" or "1h30m"`}},
-
-		// Permissions.
-		{`{type: MeshTrafficPermission, mesh: shop, name: a, spec: {}}`, []string{"spec: policy must define rules"}},
-		{`{type: MeshTrafficPermission, mesh: shop, name: a, spec: {rules: [{default: {}}, {default: {deny: [{spiffeID: {type: Prefix, value: "spiffe://a/"}}, {sni: {type: Exact, value: A}}]}}]}}`, []string{
-			"spec.rules[0]: at least one of 'allow', 'allowWithShadowDeny', 'deny' has to be defined",
-			"spec.rules[1].default.deny[0].spiffeID: must be a valid Spiffe ID: path cannot have a trailing slash",
-			"spec.rules[1].default.deny[1].sni: must be a lowercase RFC 1123 subdomain"}},
-
-		// Routes.
-		{`{type: MeshHTTPRoute, mesh: shop, name: a, spec: {to: [{targetRef: {kind: Mesh}, hostnames: [a]}]}}`, []string{
-			"spec.to[0].targetRef.kind: value 'Mesh' is not supported", "spec.to[0].hostnames: must not be set"}},
-		{route(`{matches: [], default: {}}`), []string{"spec.to[0].rules[0].matches: in body should have at least 1 items"}},
-		{route(`{matches: [{path: {type: Exact, value: a}}, {path: {type: PathPrefix, value: /a/}}, {path: {type: RegularExpression, value: "("}}, {queryParams: [{type: Exact, name: q, value: ""}, {type: Exact, name: q, value: ""}]}, {headers: [{type: Present, name: a, value: b}]}], default: {}}`), []string{
-			"spec.to[0].rules[0].matches[0].path.value: must be an absolute path",
-			"spec.to[0].rules[0].matches[1].path.value: does not need a trailing slash because only a `/`-separated prefix or an entire path is matched",
-			"spec.to[0].rules[0].matches[2].path.value: must be a regular expression (RE2): error parsing regexp: missing closing ): `(`",
-			"spec.to[0].rules[0].matches[3].queryParams[1].name: multiple entries for name q",
-			"spec.to[0].rules[0].matches[4].headers[0].value: must not be set with type Present"}},
-		{route(`{matches: [{method: FETCH, headers: [{name: "A"}, {name: ""}]}], default: {}}`), []string{
-			"spec.to[0].rules[0].matches[0].method: in body should be one of [CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT TRACE]",
-			"spec.to[0].rules[0].matches[0].headers[0].name: in body should match '^[a-z0-9!#$%&'*+\\-.^_\\x60|~]+$'",
-			"spec.to[0].rules[0].matches[0].headers[1].name: in body should be at least 1 chars long"}},
-		{filter(`{type: URLRewrite}, {type: RequestHeaderModifier, requestHeaderModifier: {}}, {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: a, value: b}], remove: [a]}}`), []string{
-			"spec.to[0].rules[0].default.filters[0].urlRewrite: must be defined",
-			"spec.to[0].rules[0].default.filters[1].requestHeaderModifier: must have at least one defined: set, add, remove",
-			"spec.to[0].rules[0].default.filters[2].requestHeaderModifier.remove[0]: duplicate header name"}},
-		{filter(`{type: RequestRedirect, requestRedirect: {statusCode: 200}}`), []string{
-			"spec.to[0].rules[0].default.filters[0].requestRedirect.statusCode: in body should be one of [301 302 303 307 308]"}},
-		{filter(`{type: RequestRedirect, requestRedirect: {hostname: 10.0.0.1, path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}, {type: RequestMirror, requestMirror: {percentage: "x", backendRef: {kind: MeshMultiZoneService}}}`), []string{
-			"spec.to[0].rules[0].default.filters[0].requestRedirect.hostname: cannot be an IP address",
-			"spec.to[0].rules[0].default.filters[0].requestRedirect.path.type: can only appear if all matches match a path prefix",
-			"spec.to[0].rules[0].default.filters[1].requestMirror.backendRef.labels: must be set when kind is MeshMultiZoneService",
-			"spec.to[0].rules[0].default.filters[1].requestMirror.backendRef.port: must be defined",
-			"spec.to[0].rules[0].default.filters[1].requestMirror.percentage: string must be a valid number"}},
 	} {
 		_, _, faults := read(t, c.text)
 		if !slices.Equal(faults, c.want) {
