@@ -82,6 +82,53 @@ func checkMatch(m Match, r *Report) {
 	}
 }
 
+// byCallerReason is why a rule for some callers cannot set what belongs to a
+// connection, which is made before the caller is known.
+const byCallerReason = "can't be specified when matches contain spiffeID because this field cannot be conditioned on source identity"
+
+// checkMatches judges the matches of a rule, none of which may be empty.
+// ByCaller says that some tell callers apart.
+func checkMatches(matches []Match, rule *Report) (byCaller bool) {
+	for i, m := range matches {
+		at := rule.Index("matches", i)
+		checkMatch(m, at)
+		if m.SpiffeID == nil && m.SNI == nil {
+			at.Add("must specify at least one of 'spiffeID' or 'sni'")
+		}
+		byCaller = byCaller || m.SpiffeID != nil
+	}
+	return byCaller
+}
+
+// checkToOrRules: a policy is about calls that its proxies make or about calls
+// that they get.
+func checkToOrRules(to, rules int, r *Report) {
+	switch {
+	case to > 0 && rules > 0:
+		r.Add("fields 'to' must be empty when 'rules' is defined")
+	case to == 0 && rules == 0:
+		r.Add("at least one of 'to' or 'rules' has to be defined")
+	}
+}
+
+func checkHeaderMatches(field string, list []HeaderMatch, r *Report) {
+	for i, h := range list {
+		at := r.Index(field, i).At("value")
+		switch {
+		case (h.Type == "Present" || h.Type == "Absent") && h.Value != "":
+			at.Add("must not be set with type %s", h.Type)
+		case h.Type == "RegularExpression":
+			checkRegex(h.Value, at)
+		}
+	}
+}
+
+func checkPositive(d *Duration, r *Report) {
+	if d != nil && d.Duration <= 0 {
+		r.Add("must be greater than zero when defined")
+	}
+}
+
 // checkHost judges an address that others dial: an IP address or a DNS name.
 func checkHost(s string, r *Report) {
 	ip, err := netip.ParseAddr(s)

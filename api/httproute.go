@@ -162,15 +162,7 @@ func (m *HTTPMatch) check(r *Report) {
 			checkRegex(q.Value, at.At("value"))
 		}
 	}
-	for i, h := range m.Headers {
-		at := r.Index("headers", i).At("value")
-		switch {
-		case (h.Type == "Present" || h.Type == "Absent") && h.Value != "":
-			at.Add("must not be set with type %s", h.Type)
-		case h.Type == "RegularExpression":
-			checkRegex(h.Value, at)
-		}
-	}
+	checkHeaderMatches("headers", m.Headers, r)
 }
 
 func (p *PathMatch) check(r *Report) {

@@ -9,6 +9,7 @@ var Kinds = []AnyKind{
 	MeshServices, MeshMultiZoneServices, MeshZoneAddresses,
 	Dataplanes, DataplaneInsights, Convergences,
 	MeshTrafficPermissions, MeshTimeouts, MeshHTTPRoutes,
+	MeshPassthroughs, MeshProxyPatches, MeshRateLimits, MeshRetries, MeshTCPRoutes, MeshTLSes,
 }
 
 var kindsByName, kindsByPlural, kindsByShort = indexKinds(Kinds)

@@ -105,7 +105,13 @@ func TestKinds(t *testing.T) {
 		"MeshMultiZoneService": "meshmultizoneservices mzsvc ↓", "MeshZoneAddress": "meshzoneaddresses mza ↑→",
 		"Dataplane": "dataplanes dp ↑", "DataplaneInsight": "dataplane-insights  ↑", "Convergence": "convergences  ↑",
 		"MeshTrafficPermission": "meshtrafficpermissions mtp ↓↑→", "MeshTimeout": "meshtimeouts mt ↓↑→",
-		"MeshHTTPRoute": "meshhttproutes mhttpr ↓↑→",
+		"MeshHTTPRoute":   "meshhttproutes mhttpr ↓↑→",
+		"MeshPassthrough": "meshpassthroughs mp ↓↑→",
+		"MeshProxyPatch":  "meshproxypatches mpp ↓↑→",
+		"MeshRateLimit":   "meshratelimits mrl ↓↑→",
+		"MeshRetry":       "meshretries mr ↓↑→",
+		"MeshTCPRoute":    "meshtcproutes mtcpr ↓↑→",
+		"MeshTLS":         "meshtlses mtls ↓↑→",
 	}
 	for _, k := range api.Kinds {
 		i := k.Info()

@@ -57,6 +57,18 @@ func Targets(row Row) []TargetRef {
 		for _, to := range s.To {
 			refs = append(refs, to.TargetRef)
 		}
+	case *MeshRateLimit:
+		for _, to := range s.To {
+			refs = append(refs, to.TargetRef)
+		}
+	case *MeshRetry:
+		for _, to := range s.To {
+			refs = append(refs, to.TargetRef)
+		}
+	case *MeshTCPRoute:
+		for _, to := range s.To {
+			refs = append(refs, to.TargetRef)
+		}
 	case *MeshHTTPRoute:
 		for _, to := range s.To {
 			refs = append(refs, to.TargetRef)

@@ -24,6 +24,7 @@ import (
 //	pattern              a regular expression for text
 //	default              what absence means
 //	kinds:"A,B"          enum of the `kind` inside a reference
+//	items:"A,B"          enum of the elements of a list
 //	gone:"a,b" use:"c"   on a blank field: older names, refused with the replacement
 type Shape struct {
 	// Type is object, array, string, integer, number, boolean, or empty: anything.
@@ -176,6 +177,9 @@ func tagged(s *Shape, f reflect.StructField) *Shape {
 	s.enumFrom, _ = strconv.Atoi(f.Tag.Get("enumFrom"))
 	if s.Pattern != "" {
 		s.pattern = regexp.MustCompile(s.Pattern)
+	}
+	if items := list("items"); items != nil {
+		s.Elem.Enum = items
 	}
 	if kinds := list("kinds"); kinds != nil {
 		s.field("kind").Shape.Enum = kinds

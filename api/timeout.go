@@ -50,12 +50,7 @@ var MeshTimeouts = newKind(Kind[MeshTimeout]{
 
 func validateTimeout(_ *Meta, s *MeshTimeout, r *Report) {
 	checkTop(s.TargetRef, len(s.Rules) > 0, r.At("targetRef"))
-	switch {
-	case len(s.To) > 0 && len(s.Rules) > 0:
-		r.Add("fields 'to' must be empty when 'rules' is defined")
-	case len(s.To) == 0 && len(s.Rules) == 0:
-		r.Add("at least one of 'to' or 'rules' has to be defined")
-	}
+	checkToOrRules(len(s.To), len(s.Rules), r)
 	kinds := []string{RefMesh, RefService, RefExternalService, RefMultiZoneService, RefHTTPRoute}
 	for i, to := range s.To {
 		at := r.Index("to", i)
@@ -65,17 +60,8 @@ func validateTimeout(_ *Meta, s *MeshTimeout, r *Report) {
 	for i, rule := range s.Rules {
 		at := r.Index("rules", i)
 		rule.Default.check(at.At("default"))
-		byCaller := false
-		for j, m := range rule.Matches {
-			mr := at.Index("matches", j)
-			checkMatch(m, mr)
-			if m.SpiffeID == nil && m.SNI == nil {
-				mr.Add("must specify at least one of 'spiffeID' or 'sni'")
-			}
-			byCaller = byCaller || m.SpiffeID != nil
-		}
-		if byCaller {
-			rule.Default.only("can't be specified when matches contain spiffeID because this field cannot be conditioned on source identity", at.At("default"))
+		if checkMatches(rule.Matches, at) {
+			rule.Default.only(byCallerReason, at.At("default"))
 		}
 	}
 }
@@ -85,9 +71,7 @@ func (c *MeshTimeoutConf) check(r *Report) {
 		r.Add("at least one timeout should be configured")
 		return
 	}
-	if c.ConnectionTimeout != nil && c.ConnectionTimeout.Duration <= 0 {
-		r.At("connectionTimeout").Add("must be greater than zero when defined")
-	}
+	checkPositive(c.ConnectionTimeout, r.At("connectionTimeout"))
 	checkNotNegative(c.IdleTimeout, r.At("idleTimeout"))
 	h := c.HTTP
 	if h == nil {
