@@ -25,17 +25,24 @@ func (k *Kind[S]) Decode(m Meta, spec json.RawMessage, strict bool, r *Report) R
 	if k.Upgrade != nil {
 		k.Upgrade(tree, at)
 	}
-	checkShape(k.shape, tree, strict, k.Flat, at)
-	if len(r.Faults()) > before {
-		return o // meaning is checked on what has the right shape
+	meaning := &Report{path: at.path}
+	checkShape(k.shape, tree, strict, k.Flat, at, meaning)
+	if len(r.Faults()) == before { // meaning is judged on what has the right shape
+		k.read(o, tree, meaning)
 	}
+	at.join(meaning, k.Place)
+	return o
+}
+
+// read fills the row with what the tree says.
+func (k *Kind[S]) read(o *Object[S], tree map[string]any, r *Report) {
 	body, err := json.Marshal(tree)
 	if err == nil {
 		err = json.Unmarshal(body, &o.Spec)
 	}
 	if err != nil {
-		at.Add("%v", err)
-		return o
+		r.Add("%v", err)
+		return
 	}
 	if k.Default != nil {
 		k.Default(&o.Spec)
@@ -44,9 +51,8 @@ func (k *Kind[S]) Decode(m Meta, spec json.RawMessage, strict bool, r *Report) R
 		o.Labels = k.Label(&o.Meta, &o.Spec)
 	}
 	if k.Validate != nil {
-		k.Validate(&o.Meta, &o.Spec, at)
+		k.Validate(&o.Meta, &o.Spec, r)
 	}
-	return o
 }
 
 // Unknown lists the paths in the written spec that no field matches.

@@ -58,11 +58,11 @@ type HTTPRouteConf struct {
 // HTTPFilter changes a request or a response; the member named by Type is set.
 type HTTPFilter struct {
 	Type                   string           `json:"type" req:"true" enum:"RequestHeaderModifier,ResponseHeaderModifier,RequestRedirect,URLRewrite,RequestMirror"`
-	RequestHeaderModifier  *HeaderModifier  `json:"requestHeaderModifier,omitempty"`
-	ResponseHeaderModifier *HeaderModifier  `json:"responseHeaderModifier,omitempty"`
-	RequestRedirect        *RequestRedirect `json:"requestRedirect,omitempty"`
-	URLRewrite             *URLRewrite      `json:"urlRewrite,omitempty"`
-	RequestMirror          *RequestMirror   `json:"requestMirror,omitempty"`
+	RequestHeaderModifier  *HeaderModifier  `json:"requestHeaderModifier,omitempty" when:"RequestHeaderModifier"`
+	ResponseHeaderModifier *HeaderModifier  `json:"responseHeaderModifier,omitempty" when:"ResponseHeaderModifier"`
+	RequestRedirect        *RequestRedirect `json:"requestRedirect,omitempty" when:"RequestRedirect"`
+	URLRewrite             *URLRewrite      `json:"urlRewrite,omitempty" when:"URLRewrite"`
+	RequestMirror          *RequestMirror   `json:"requestMirror,omitempty" when:"RequestMirror"`
 }
 
 // HeaderModifier changes headers; a name appears once.
@@ -104,7 +104,7 @@ type PathRewrite struct {
 // RequestMirror sends a copy of requests elsewhere.
 type RequestMirror struct {
 	// Percentage nil is all requests.
-	Percentage *IntOrString `json:"percentage,omitempty"`
+	Percentage *IntOrString `json:"percentage,omitempty" range:"0,100"`
 	BackendRef BackendRef   `json:"backendRef" req:"true"`
 }
 
@@ -186,23 +186,6 @@ func checkRegex(s string, r *Report) {
 }
 
 func (f *HTTPFilter) check(prefixes bool, r *Report) {
-	blocks := []struct {
-		typ, field string
-		set        bool
-	}{
-		{"RequestHeaderModifier", "requestHeaderModifier", f.RequestHeaderModifier != nil},
-		{"ResponseHeaderModifier", "responseHeaderModifier", f.ResponseHeaderModifier != nil},
-		{"RequestRedirect", "requestRedirect", f.RequestRedirect != nil},
-		{"URLRewrite", "urlRewrite", f.URLRewrite != nil},
-		{"RequestMirror", "requestMirror", f.RequestMirror != nil},
-	}
-	for _, b := range blocks {
-		if b.typ == f.Type && !b.set {
-			r.At(b.field).Add("must be defined")
-		} else if b.typ != f.Type && b.set {
-			r.At(b.field).Add("must not be defined with type %s", f.Type)
-		}
-	}
 	if m := f.RequestHeaderModifier; m != nil {
 		m.check(r.At("requestHeaderModifier"))
 	}
@@ -223,21 +206,7 @@ func (f *HTTPFilter) check(prefixes bool, r *Report) {
 		}
 	}
 	if m := f.RequestMirror; m != nil {
-		at := r.At("requestMirror")
-		checkBackend(m.BackendRef, at.At("backendRef"))
-		if m.Percentage != nil {
-			checkPercentage(*m.Percentage, at.At("percentage"))
-		}
-	}
-}
-
-func checkPercentage(p IntOrString, r *Report) {
-	n, ok := p.number()
-	switch {
-	case !ok:
-		r.Add("string must be a valid number")
-	case n < 0 || n > 100:
-		r.Add("must be in inclusive range [0, 100]")
+		checkBackend(m.BackendRef, r.At("requestMirror.backendRef"))
 	}
 }
 

@@ -59,6 +59,10 @@ type Kind[S any] struct {
 	Label func(m *Meta, s *S) map[string]string
 	// Validate notes every fault of the spec; paths start at the spec.
 	Validate func(m *Meta, s *S, r *Report)
+	// Place says where a fault of meaning is reported, of where it is: the
+	// existing ecosystem names another path for some, which its clients show.
+	// nil: where it is.
+	Place func(path string) string
 	// Cross narrows Across: may this row be sent on to other zones?
 	Cross func(Row) bool
 

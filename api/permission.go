@@ -45,7 +45,7 @@ func validatePermission(_ *Meta, s *MeshTrafficPermission, r *Report) {
 		}
 		list := func(field string, matches []Match) {
 			for j, m := range matches {
-				checkMatch(m, at.Index("default."+field, j))
+				checkMatch(m, at.Index(field, j)) // without default: so the existing ecosystem reports it
 			}
 		}
 		list("deny", rule.Default.Deny)

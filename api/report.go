@@ -62,6 +62,17 @@ func (r *Report) Add(format string, args ...any) {
 	t.faults = append(t.faults, Fault{Field: r.path, Reason: fmt.Sprintf(format, args...)})
 }
 
+// join adds the faults of another report, at the places that place gives them.
+func (r *Report) join(other *Report, place func(string) string) {
+	t := r.top()
+	for _, f := range other.Faults() {
+		if place != nil {
+			f.Field = place(f.Field)
+		}
+		t.faults = append(t.faults, f)
+	}
+}
+
 // Faults returns all that was noted, in order.
 func (r *Report) Faults() []Fault { return r.top().faults }
 

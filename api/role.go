@@ -1,5 +1,7 @@
 package api
 
+import "reflect"
+
 // Roles of policies: who stands behind a policy decides whom it may concern
 // and which of two wins. On Universal, and in the system namespace, all are
 // system; in other namespaces the shape decides.
@@ -51,27 +53,14 @@ func isProducer(ref TargetRef, namespace string) bool {
 // Targets lists the targetRefs of the `to` items of a policy; nil for kinds
 // without.
 func Targets(row Row) []TargetRef {
+	to := reflect.ValueOf(row.Body()).Elem().FieldByName("To")
+	if !to.IsValid() {
+		return nil
+	}
 	var refs []TargetRef
-	switch s := row.Body().(type) {
-	case *MeshTimeout:
-		for _, to := range s.To {
-			refs = append(refs, to.TargetRef)
-		}
-	case *MeshRateLimit:
-		for _, to := range s.To {
-			refs = append(refs, to.TargetRef)
-		}
-	case *MeshRetry:
-		for _, to := range s.To {
-			refs = append(refs, to.TargetRef)
-		}
-	case *MeshTCPRoute:
-		for _, to := range s.To {
-			refs = append(refs, to.TargetRef)
-		}
-	case *MeshHTTPRoute:
-		for _, to := range s.To {
-			refs = append(refs, to.TargetRef)
+	for i := range to.Len() {
+		if ref, ok := to.Index(i).FieldByName("TargetRef").Interface().(TargetRef); ok {
+			refs = append(refs, ref)
 		}
 	}
 	return refs

@@ -18,14 +18,21 @@ import (
 //
 //	req:"true"           must be there
 //	enum:"A,B"           one of these; enumFrom:"1" is the protobuf number of the first (0)
-//	min, max             bounds of a number
+//	min, max             bounds of a number, a length of time or an int-or-string
+//	above                what a number or a length of time must be greater than
+//	range:"0,100"        min and max as one rule, for a number or an int-or-string
 //	minItems, maxItems   bounds of a list
 //	minLen, maxLen       bounds of a text
 //	pattern              a regular expression for text
 //	default              what absence means
 //	kinds:"A,B"          enum of the `kind` inside a reference
 //	items:"A,B"          enum of the elements of a list
+//	when:"A"             a member of a union: there if, and only if, the field type is A
+//	union:"backend"      on a blank field: what messages call the union
 //	gone:"a,b" use:"c"   on a blank field: older names, refused with the replacement
+//
+// What breaks above, range or when has the right shape but no meaning: it does
+// not keep the rest from being judged.
 type Shape struct {
 	// Type is object, array, string, integer, number, boolean, or empty: anything.
 	Type string
@@ -42,20 +49,25 @@ type Shape struct {
 	Enum               []string
 	Default            string
 	Pattern            string
-	Min, Max           *float64
+	Min, Max, Above    *float64 // seconds, for a length of time
 	MinItems, MaxItems *int
 	MinLen, MaxLen     *int
 
 	pattern  *regexp.Regexp
 	enumFrom int
-	leaf     reflect.Type // has its own JSON form
+	union    string
+	ranged   bool
+	fits     func(float64) bool // into the Go type
+	leaf     reflect.Type       // has its own JSON form
 }
 
 // Field is a field of an object.
 type Field struct {
 	Name     string
 	Required bool
-	Shape    *Shape
+	// When is the value of the field type that this member belongs to.
+	When  string
+	Shape *Shape
 }
 
 func (s *Shape) field(name string) *Field {
@@ -107,7 +119,9 @@ func shapeOf(t reflect.Type) *Shape {
 	if t == reflect.TypeFor[json.RawMessage]() {
 		return &Shape{Type: "object", Elem: &Shape{}}
 	}
-	bounded := func(lo, hi float64) *Shape { return &Shape{Type: "integer", Min: &lo, Max: &hi} }
+	bounded := func(lo, hi float64) *Shape {
+		return &Shape{Type: "integer", Min: &lo, Max: &hi, fits: func(n float64) bool { return lo <= n && n <= hi }}
+	}
 	switch t.Kind() {
 	case reflect.Struct:
 		return structShape(t)
@@ -143,16 +157,25 @@ func structShape(t reflect.Type) *Shape {
 			}
 			continue
 		}
+		if f.Name == "_" {
+			s.union = f.Tag.Get("union")
+			continue
+		}
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		s.Fields = append(s.Fields, Field{Name: name, Required: f.Tag.Get("req") == "true", Shape: tagged(shapeOf(f.Type), f)})
+		s.Fields = append(s.Fields, Field{
+			Name: name, Required: f.Tag.Get("req") == "true", When: f.Tag.Get("when"), Shape: tagged(shapeOf(f.Type), f),
+		})
 	}
 	return s
 }
 
 // tagged completes a fresh shape with the tags of the field that has it.
 func tagged(s *Shape, f reflect.StructField) *Shape {
-	number := func(tag string, into **float64) {
-		if v, err := strconv.ParseFloat(f.Tag.Get(tag), 64); err == nil {
+	number := func(text string, into **float64) {
+		if d, err := time.ParseDuration(text); s.Format == "duration" && err == nil {
+			v := d.Seconds()
+			*into = &v
+		} else if v, err := strconv.ParseFloat(text, 64); err == nil {
 			*into = &v
 		}
 	}
@@ -167,8 +190,14 @@ func tagged(s *Shape, f reflect.StructField) *Shape {
 		}
 		return nil
 	}
-	number("min", &s.Min)
-	number("max", &s.Max)
+	number(f.Tag.Get("min"), &s.Min)
+	number(f.Tag.Get("max"), &s.Max)
+	number(f.Tag.Get("above"), &s.Above)
+	if least, most, ok := strings.Cut(f.Tag.Get("range"), ","); ok {
+		s.ranged = true
+		number(least, &s.Min)
+		number(most, &s.Max)
+	}
 	whole("minItems", &s.MinItems)
 	whole("maxItems", &s.MaxItems)
 	whole("minLen", &s.MinLen)
@@ -194,15 +223,20 @@ func tagged(s *Shape, f reflect.StructField) *Shape {
 type checker struct {
 	strict, flat bool
 	unknown      []string
+	meaning      *Report
 }
 
-func checkShape(s *Shape, tree map[string]any, strict, flat bool, r *Report) {
-	(&checker{strict: strict, flat: flat}).object(s, tree, r)
+// checkShape notes faults of the shape in r, those of meaning in the other.
+func checkShape(s *Shape, tree map[string]any, strict, flat bool, r, meaning *Report) {
+	(&checker{strict: strict, flat: flat, meaning: meaning}).object(s, tree, r)
 }
+
+// means is the report of meaning at the place of r.
+func (c *checker) means(r *Report) *Report { return &Report{root: c.meaning, path: r.path} }
 
 // unknownFields lists the paths in the tree that no field matches.
 func unknownFields(s *Shape, tree map[string]any) []string {
-	var c checker
+	c := checker{meaning: &Report{}}
 	c.object(s, tree, &Report{})
 	return c.unknown
 }
@@ -243,9 +277,39 @@ func (c *checker) object(s *Shape, tree map[string]any, r *Report) {
 			r.At(f.Name).Add("in body is required")
 		case f.Shape.Default != "" && f.Shape.Type == "integer":
 			tree[f.Name] = json.Number(f.Shape.Default)
+		case f.Shape.Default != "" && f.Shape.Type == "boolean":
+			tree[f.Name] = f.Shape.Default == "true"
 		case f.Shape.Default != "":
 			tree[f.Name] = f.Shape.Default
 		}
+	}
+	c.members(s, tree, r)
+}
+
+// members checks that a union has the member that its type names. One too many
+// has no effect, so that it is a fault for people only, who may have meant it.
+func (c *checker) members(s *Shape, tree map[string]any, r *Report) {
+	kind, _ := tree["type"].(string)
+	var names []string
+	more := false
+	for _, f := range s.Fields {
+		if f.When == "" {
+			continue
+		}
+		names = append(names, f.Name)
+		_, set := tree[f.Name]
+		switch {
+		case f.When == kind && !set:
+			c.means(r).At(f.Name).Add("must be defined")
+		case f.When == kind || !set || !c.strict:
+		case s.union == "":
+			c.means(r).At(f.Name).Add("must not be defined with type %s", kind)
+		default:
+			more = true
+		}
+	}
+	if more {
+		c.means(r).Add("%s must have only one type defined: %s", s.union, strings.Join(names, ", "))
 	}
 }
 
@@ -314,15 +378,25 @@ func (c *checker) list(s *Shape, list []any, r *Report) {
 }
 
 func (c *checker) number(s *Shape, n float64, r *Report) {
+	means := r
+	if s.fits(n) { // else it cannot be decoded
+		means = c.means(r)
+	}
 	switch {
 	case s.Enum != nil:
 		c.oneOf(s, strconv.FormatFloat(n, 'f', 0, 64), r)
+	case s.outside(n):
+		means.Add("must be in inclusive range [%v, %v]", *s.Min, *s.Max)
+	case s.Above != nil && n <= *s.Above:
+		means.Add("must be greater than %v", *s.Above)
 	case s.Min != nil && n < *s.Min:
 		r.Add("in body should be greater than or equal to %.0f", *s.Min)
 	case s.Max != nil && n > *s.Max:
 		r.Add("in body should be less than or equal to %.0f", *s.Max)
 	}
 }
+
+func (s *Shape) outside(n float64) bool { return s.ranged && (n < *s.Min || n > *s.Max) }
 
 func (c *checker) text(s *Shape, text string, r *Report) {
 	length := len([]rune(text))
@@ -345,18 +419,48 @@ func (c *checker) oneOf(s *Shape, text string, r *Report) {
 }
 
 func (c *checker) leaf(s *Shape, v any, r *Report) {
+	value := reflect.New(s.leaf).Interface()
 	body, err := json.Marshal(v)
 	if err == nil {
-		err = json.Unmarshal(body, reflect.New(s.leaf).Interface())
+		err = json.Unmarshal(body, value)
 	}
 	switch {
 	case err == nil:
+		c.limits(s, value, c.means(r))
 	case s.Format == "date-time":
 		r.Add("must be a time such as \"2006-01-02T15:04:05Z\"")
 	case s.Format == "byte":
 		r.Add("must be bytes in base64")
 	default:
 		r.Add("%v", err)
+	}
+}
+
+// limits judges a leaf that has a size.
+func (c *checker) limits(s *Shape, leaf any, r *Report) {
+	switch v := leaf.(type) {
+	case *Duration:
+		switch n := v.Seconds(); {
+		case s.Above != nil && n <= *s.Above && *s.Above == 0:
+			r.Add("must be greater than zero when defined")
+		case s.Above != nil && n <= *s.Above:
+			r.Add("must be greater than: %v", time.Duration(*s.Above*float64(time.Second)))
+		case s.Min != nil && n < *s.Min:
+			r.Add("must not be negative when defined")
+		}
+	case *IntOrString:
+		n, ok := v.number()
+		switch {
+		case s.Min == nil && s.Above == nil: // a name as good as a number
+		case !ok:
+			r.Add("string must be a valid number")
+		case s.outside(n):
+			r.Add("must be in inclusive range [%v, %v]", *s.Min, *s.Max)
+		case s.Above != nil && n <= *s.Above:
+			r.Add("must be greater than: %v", *s.Above)
+		case s.Min != nil && n < *s.Min:
+			r.Add("must be greater or equal then: %v", *s.Min)
+		}
 	}
 }
 
