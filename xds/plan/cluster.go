@@ -9,6 +9,7 @@ import (
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/incr"
+	"github.com/atoll-mesh/atoll/api/policy"
 	"github.com/atoll-mesh/atoll/xds/envoy"
 	"github.com/atoll-mesh/atoll/xds/ir"
 	"github.com/atoll-mesh/atoll/xds/wire"
@@ -17,21 +18,59 @@ import (
 // encode makes the bytes of a resource. A resource that cannot be built fails
 // its own query: the last good one stays and everybody else goes on.
 func encode[V any, M proto.Message](r *incr.Run, t wire.Type, name string, build func(V) (M, error), v V) *wire.Resource {
-	m, err := build(v)
-	if err != nil {
-		r.Fail(err)
-		return nil
-	}
-	res, err := wire.Encode(t, name, m)
-	if err != nil {
-		r.Fail(err)
-		return nil
-	}
-	return res
+	return encoded(t, name, build, v).take(r)
 }
 
-// clusterKey is all that decides how a client reaches a port.
+// variant is a resource that several share, or why it cannot be built. It is not
+// the variant that fails then but those who change over to it: they have a last
+// good one.
+type variant struct {
+	res *wire.Resource
+	err error
+}
+
+func encoded[V any, M proto.Message](t wire.Type, name string, build func(V) (M, error), v V) variant {
+	m, err := build(v)
+	if err != nil {
+		return variant{err: err}
+	}
+	res, err := wire.Encode(t, name, m)
+	return variant{res, err}
+}
+
+// take is the resource of the running query.
+func (v variant) take(r *incr.Run) *wire.Resource {
+	r.Fail(v.err)
+	return v.res
+}
+
+func sameVariant(a, b variant) bool { return a.err == nil && b.err == nil && sameBytes(a.res, b.res) }
+
+// clusterKey is a cluster of a class: of proxies that policies see alike and
+// whose certificate has this name (empty: plaintext).
 type clusterKey struct {
+	Class    policy.Class
+	Identity string
+	To       target
+}
+
+// cluster is the variant that the policies of a class come to. Its key does not
+// say what they come to, so that a class names the same when they change.
+var cluster = incr.NewQuery("cluster", func(r *incr.Run, k clusterKey) *wire.Resource {
+	return clusterVariant.Get(r, settingsOf(r, k)).take(r)
+}, sameBytes)
+
+func settingsOf(r *incr.Run, k clusterKey) clusterSettings {
+	t := outboundTimeouts.Get(r, timeoutsKey{Class: k.Class, Port: k.To.Port})
+	s := clusterSettings{Port: k.To.Port, Identity: k.Identity, Connect: t.Connect}
+	if k.To.Protocol == "http" || k.To.Protocol == "http2" { // of grpc the contract leaves them out
+		s.Idle, s.MaxStream, s.MaxConnection = t.Idle, t.MaxStream, t.MaxConnection
+	}
+	return s
+}
+
+// clusterSettings is all that decides how a client reaches a port.
+type clusterSettings struct {
 	Port                           Port
 	Identity                       string // the client's own secret; empty: plaintext
 	Connect                        ir.Duration
@@ -42,23 +81,23 @@ type clusterKey struct {
 // makes no server name cannot be called over mTLS: it has no cluster.
 var callable = incr.NewQuery("callable", func(r *incr.Run, p Port) bool {
 	_, ok := serverName(p)
-	return ok || !servers.Get(r, p.Service).TLS
+	return ok || !servers.Get(r, p.Service()).TLS
 }, func(a, b bool) bool { return a == b })
 
 func serverName(p Port) (string, bool) {
-	kind, ok := api.ByName(p.Service.Kind)
+	kind, ok := api.ByName(p.Service().Kind)
 	if !ok {
 		return "", false
 	}
-	return api.SNI(kind, p.Service, p.Section)
+	return api.SNI(kind, p.Service(), p.Section())
 }
 
 // clientTLS is how clients with the identity speak to a port; nil: plaintext.
-func clientTLS(r *incr.Run, k clusterKey) *ir.ClientTLS {
+func clientTLS(r *incr.Run, k clusterSettings) *ir.ClientTLS {
 	if k.Identity == "" {
 		return nil
 	}
-	s := servers.Get(r, k.Port.Service)
+	s := servers.Get(r, k.Port.Service())
 	if !s.TLS {
 		return nil
 	}
@@ -66,19 +105,18 @@ func clientTLS(r *incr.Run, k clusterKey) *ir.ClientTLS {
 	return &ir.ClientTLS{Identity: k.Identity, Bundle: bundleName, SNI: sni, ALPN: []string{"kuma"}, SpiffeIDs: s.IDs}
 }
 
-var cluster = incr.NewQuery("cluster", func(r *incr.Run, k clusterKey) ir.Cluster {
+func (k clusterSettings) cluster(r *incr.Run) ir.Cluster {
 	return ir.Cluster{
 		Name: k.Port.Name(), Origin: ir.OriginOutbound, ConnectTimeout: k.Connect,
 		// Between proxies requests travel over HTTP/2 whatever the ends speak.
 		Protocol: ir.HTTP2, IdleTimeout: k.Idle, MaxStream: k.MaxStream, MaxConnection: k.MaxConnection,
 		TLS: clientTLS(r, k), TrackRemaining: true,
 	}
-}, func(a, b ir.Cluster) bool { return reflect.DeepEqual(a, b) })
+}
 
-var clusterBytes = incr.NewQuery("encode.cluster", func(r *incr.Run, k clusterKey) *wire.Resource {
-	c := cluster.Get(r, k)
-	return encode(r, wire.Cluster, c.Name, envoy.Cluster, c)
-}, sameBytes)
+var clusterVariant = incr.NewQuery("encode.cluster", func(r *incr.Run, k clusterSettings) variant {
+	return encoded(wire.Cluster, k.Port.Name(), envoy.Cluster, k.cluster(r))
+}, sameVariant)
 
 // View is what a client's place means for the endpoints it is given.
 type View struct {
@@ -99,9 +137,9 @@ var endpoints = incr.NewQuery("endpoints", func(r *incr.Run, k endpointsKey) ir.
 		}
 	}
 	here := settings(r).Site.Zone
-	switch k.Port.Service.Kind {
+	switch k.Port.Service().Kind {
 	case "MeshService":
-		svc, ok := api.MeshServices.Get(r, k.Port.Service)
+		svc, ok := api.MeshServices.Get(r, k.Port.Service())
 		if !ok {
 			return e
 		}
@@ -115,14 +153,14 @@ var endpoints = incr.NewQuery("endpoints", func(r *incr.Run, k endpointsKey) ir.
 	case "MeshMultiZoneService":
 		var local []ir.Endpoint
 		zones := map[string]ir.Locality{}
-		name := k.Port.Section
-		for svc := range behind(r, k.Port.Service) {
+		name := k.Port.Section()
+		for svc := range behind(r, k.Port.Service()) {
 			i := slices.IndexFunc(svc.Spec.Ports, func(p api.MeshServicePort) bool { return p.Section() == name })
 			if i < 0 {
 				continue
 			}
 			if !isRemote(r, &svc.Meta) {
-				local = append(local, members.Get(r, Port{svc.ID, name})...)
+				local = append(local, members.Get(r, PortOf(svc.ID, name))...)
 			} else if !k.View.Ingress && svc.Spec.State == "Available" {
 				zones[svc.Zone] = remote(r, svc)
 			}

@@ -44,14 +44,16 @@ var Explain = incr.NewQuery("explain", func(r *incr.Run, id api.ID) *Explained {
 	c := newClient(r, classKey(r, dp, identity.Get(r, id)))
 	for name, k := range c.listeners {
 		out.Listeners[name] = outboundListener.Get(r, k)
-		out.Why[name] = whyOutbound(r, k.Port, k.Protocol, c.class.Policy)
+		out.Why[name] = whyOutbound(r, k.Port, c.class.Policy)
 	}
 	for name, k := range c.routes {
-		out.Routes[name] = routes.Get(r, k)
+		config, err := routeSettingsOf(r, k).config()
+		r.Fail(err)
+		out.Routes[name] = config
 	}
 	for name, k := range c.clusters {
-		out.Clusters[name] = cluster.Get(r, k)
-		out.Endpoints[name] = endpoints.Get(r, endpointsKey{Port: k.Port})
+		out.Clusters[name] = settingsOf(r, k).cluster(r)
+		out.Endpoints[name] = endpoints.Get(r, endpointsKey{Port: k.To.Port})
 	}
 	maps.DeleteFunc(out.Why, func(_ string, why map[string]any) bool { return len(why) == 0 })
 	return out
@@ -78,13 +80,12 @@ func whyInbound(r *incr.Run, dp *api.Object[api.Dataplane], section string) map[
 	return why
 }
 
-func whyOutbound(r *incr.Run, p Port, protocol string, c policy.Class) map[string]any {
+func whyOutbound(r *incr.Run, p Port, c policy.Class) map[string]any {
 	why := map[string]any{}
-	to := policy.Destination{ID: p.Service, Section: p.Section}
-	if rule, _, ok := timeoutsTo.Get(r, c).Lookup(to); ok {
+	if rule, _, ok := timeoutsTo.Get(r, c).Lookup(p.destination()); ok {
 		why["MeshTimeout"] = fields(rule.Explain())
 	}
-	for _, rule := range httpRulesFor.Get(r, routesKey{c, target{p, protocol}}) {
+	for _, rule := range httpRulesFor.Get(r, routesKey{c, p}) {
 		text, _ := json.Marshal(rule.Key)
 		why["MeshHTTPRoute "+string(text)] = fields(rule.Explain())
 	}

@@ -46,7 +46,7 @@ type httpRules = policy.ToRules[[]httpRule]
 // httpRulesFor is the rules of a class for a port; nil when no policy speaks of
 // it. It is a query so that a policy for one service ends here for all others.
 var httpRulesFor = incr.NewQuery("http-rules-for", func(r *incr.Run, k routesKey) []httpRule {
-	rules, _, _ := httpRoutesTo.Get(r, k.Class).Lookup(policy.Destination{ID: k.To.Port.Service, Section: k.To.Port.Section})
+	rules, _, _ := httpRoutesTo.Get(r, k.Class).Lookup(k.Port.destination())
 	return rules
 }, func(a, b []httpRule) bool {
 	return slices.EqualFunc(a, b, func(a, b httpRule) bool { return reflect.DeepEqual(a, b) })
@@ -54,60 +54,99 @@ var httpRulesFor = incr.NewQuery("http-rules-for", func(r *incr.Run, k routesKey
 
 type httpRule = policy.KeyedRule[[]api.HTTPMatch, api.HTTPRouteConf]
 
-// routesKey asks for the routes of a class towards a port.
+// routesKey is the routes of a class towards a port.
 type routesKey struct {
 	Class policy.Class
-	To    target
+	Port  Port
 }
 
-// routesPlan is the key of a route resource and the other ports it forwards to.
-type routesPlan struct {
-	Key      routeKey
-	Backends []target
+// routes is the variant that the policies of a class come to, see [cluster].
+var routes = incr.NewQuery("routes", func(r *incr.Run, k routesKey) *wire.Resource {
+	return routesVariant.Get(r, routeSettingsOf(r, k)).take(r)
+}, sameBytes)
+
+// routeSettings is all that decides a route resource. Rules is the JSON of
+// []ir.Route, empty for the catch-all alone.
+type routeSettings struct {
+	Port            Port
+	Rules           unique.Handle[string]
+	Request, Stream ir.Duration
 }
 
-// routeKey is all that decides a route resource: classes with equal rules and
-// timeouts share it. Rules is the JSON of []ir.Route, empty for the catch-all
-// alone.
-type routeKey struct {
-	Port    Port
-	Rules   unique.Handle[string]
-	Request ir.Duration
-	Stream  ir.Duration
-}
-
-var httpRoutes = incr.NewQuery("routes-plan", func(r *incr.Run, k routesKey) routesPlan {
-	t := outboundTimeouts.Get(r, timeoutsKey{Class: k.Class, Port: k.To.Port})
-	plan := routesPlan{Key: routeKey{Port: k.To.Port, Request: t.Request, Stream: t.StreamIdle, Rules: unique.Make("")}}
+func routeSettingsOf(r *incr.Run, k routesKey) routeSettings {
+	t := outboundTimeouts.Get(r, timeoutsKey{Class: k.Class, Port: k.Port})
+	out := routeSettings{Port: k.Port, Request: t.Request, Stream: t.StreamIdle}
 	rules := httpRulesFor.Get(r, k)
 	if len(rules) == 0 {
-		return plan
+		out.Rules = unique.Make("")
+		return out
 	}
-	b := routeBuilder{r: r, key: k, plan: &plan, mesh: k.Class.Proxy().Mesh}
-	var routes []sortableRoute
+	b := newRouteBuilder(r, k)
+	var list []sortableRoute
 	for i, merged := range rules {
 		for _, match := range merged.Key {
-			routes = append(routes, sortableRoute{b.route(merged, match), match, i})
+			list = append(list, sortableRoute{b.route(merged, match), match, i})
 		}
 	}
-	slices.SortStableFunc(routes, compareRoutes)
-	out := make([]ir.Route, len(routes))
-	for i := range routes {
-		out[i] = routes[i].route
+	slices.SortStableFunc(list, compareRoutes)
+	sorted := make([]ir.Route, len(list))
+	for i := range list {
+		sorted[i] = list[i].route
 	}
-	text, err := json.Marshal(out)
+	text, err := json.Marshal(sorted)
 	if err != nil {
 		r.Fail(err)
 	}
-	plan.Key.Rules = unique.Make(string(text))
-	return plan
-}, func(a, b routesPlan) bool { return a.Key == b.Key && slices.Equal(a.Backends, b.Backends) })
+	out.Rules = unique.Make(string(text))
+	return out
+}
+
+// routeBackends lists the ports that the routes to a port forward and mirror to.
+func routeBackends(r *incr.Run, k routesKey) []target {
+	rules := httpRulesFor.Get(r, k)
+	if len(rules) == 0 {
+		return nil
+	}
+	b := newRouteBuilder(r, k)
+	var out []target
+	add := func(ref api.BackendRef) {
+		if to := b.backend(ref); isHTTP(to.Protocol) && !slices.Contains(out, to) {
+			out = append(out, to)
+		}
+	}
+	for _, rule := range rules {
+		if len(rule.Key) == 0 {
+			continue // it matches nothing
+		}
+		for _, ref := range rule.Conf.BackendRefs {
+			if weightOf(ref) > 0 {
+				add(ref)
+			}
+		}
+		for _, filter := range rule.Conf.Filters {
+			if filter.Type == "RequestMirror" {
+				add(filter.RequestMirror.BackendRef)
+			}
+		}
+	}
+	return out
+}
+
+func weightOf(ref api.BackendRef) uint32 {
+	if ref.Weight == nil {
+		return 1
+	}
+	return uint32(*ref.Weight)
+}
 
 type routeBuilder struct {
 	r    *incr.Run
 	key  routesKey
-	plan *routesPlan
 	mesh string
+}
+
+func newRouteBuilder(r *incr.Run, k routesKey) routeBuilder {
+	return routeBuilder{r, k, k.Class.Proxy().Mesh}
 }
 
 // route is one match of one merged rule. It is named after the most important
@@ -117,7 +156,7 @@ func (b *routeBuilder) route(rule httpRule, match api.HTTPMatch) ir.Route {
 	section := "rule_" + strconv.Itoa(from.Index)
 	out := ir.Route{Name: api.MeshHTTPRoutes.KRI(from.Policy.ID, section), Match: routeMatch(match)}
 	f := &ir.Forward{}
-	t := outboundTimeouts.Get(b.r, timeoutsKey{b.key.Class, b.key.To.Port, policy.Destination{ID: from.Policy.ID, Section: section}})
+	t := outboundTimeouts.Get(b.r, timeoutsKey{b.key.Class, b.key.Port, policy.Destination{ID: from.Policy.ID, Section: section}})
 	f.Timeout, f.IdleTimeout = t.Request, t.StreamIdle
 	b.backends(f, rule.Conf)
 	for _, filter := range rule.Conf.Filters {
@@ -135,14 +174,11 @@ func (b *routeBuilder) route(rule httpRule, match api.HTTPMatch) ir.Route {
 
 func (b *routeBuilder) backends(f *ir.Forward, conf api.HTTPRouteConf) {
 	if len(conf.BackendRefs) == 0 {
-		f.Backends = []ir.Backend{{Cluster: b.key.To.Port.Name(), Weight: 100}}
+		f.Backends = []ir.Backend{{Cluster: b.key.Port.Name(), Weight: 100}}
 		return
 	}
 	for _, ref := range conf.BackendRefs {
-		weight := uint32(1)
-		if ref.Weight != nil {
-			weight = uint32(*ref.Weight)
-		}
+		weight := weightOf(ref)
 		if weight == 0 {
 			continue
 		}
@@ -154,13 +190,8 @@ func (b *routeBuilder) backends(f *ir.Forward, conf api.HTTPRouteConf) {
 	}
 }
 
-// backend resolves a reference and notes that the class needs its cluster.
 func (b *routeBuilder) backend(ref api.BackendRef) target {
-	to := resolve.Get(b.r, Backend{Kind: ref.Kind, Mesh: b.mesh, Labels: encodeLabels(ref.Labels), Port: ref.Port, Section: ref.SectionName})
-	if to != (target{}) && isHTTP(to.Protocol) && !slices.Contains(b.plan.Backends, to) {
-		b.plan.Backends = append(b.plan.Backends, to)
-	}
-	return to
+	return resolve.Get(b.r, Backend{Kind: ref.Kind, Mesh: b.mesh, Labels: encodeLabels(ref.Labels), Port: ref.Port, Section: ref.SectionName})
 }
 
 func (b *routeBuilder) filter(out *ir.Route, f *ir.Forward, filter api.HTTPFilter) {
@@ -274,12 +305,12 @@ func compareRoutes(a, b sortableRoute) int {
 		cmp.Compare(a.rank, b.rank))
 }
 
-var routes = incr.NewQuery("routes", func(r *incr.Run, k routeKey) ir.RouteConfig {
+func (k routeSettings) config() (ir.RouteConfig, error) {
 	name := k.Port.Name()
 	var list []ir.Route
 	if text := k.Rules.Value(); text != "" {
 		if err := json.Unmarshal([]byte(text), &list); err != nil {
-			r.Fail(err)
+			return ir.RouteConfig{}, err
 		}
 	}
 	if !slices.ContainsFunc(list, func(x ir.Route) bool { return x.Match.IsZero() || catchesAll(x.Match) }) {
@@ -287,14 +318,17 @@ var routes = incr.NewQuery("routes", func(r *incr.Run, k routeKey) ir.RouteConfi
 			Backends: []ir.Backend{{Cluster: name, Weight: 100}}, Timeout: k.Request, IdleTimeout: k.Stream,
 		}})
 	}
-	return ir.RouteConfig{Name: name, Origin: ir.OriginOutbound, Hosts: []ir.VirtualHost{{Name: name, Routes: list}}}
-}, func(a, b ir.RouteConfig) bool { return reflect.DeepEqual(a, b) })
+	return ir.RouteConfig{Name: name, Origin: ir.OriginOutbound, Hosts: []ir.VirtualHost{{Name: name, Routes: list}}}, nil
+}
 
 func catchesAll(m ir.RouteMatch) bool {
 	return m.Path == ir.PathMatch{Match: ir.Prefix, Value: "/"} && m.Method == "" && len(m.Headers) == 0 && len(m.Query) == 0
 }
 
-var routesBytes = incr.NewQuery("encode.routes", func(r *incr.Run, k routeKey) *wire.Resource {
-	c := routes.Get(r, k)
-	return encode(r, wire.Route, c.Name, envoy.Routes, c)
-}, sameBytes)
+var routesVariant = incr.NewQuery("encode.routes", func(_ *incr.Run, k routeSettings) variant {
+	c, err := k.config()
+	if err != nil {
+		return variant{err: err}
+	}
+	return encoded(wire.Route, c.Name, envoy.Routes, c)
+}, sameVariant)

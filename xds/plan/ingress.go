@@ -29,7 +29,7 @@ var exposures = incr.NewQuery("exposures", func(r *incr.Run, mesh string) []expo
 	add := func(k api.AnyKind, row api.Row) {
 		for p := range servicePorts(row) {
 			if sni, ok := api.SNI(k, row.Head().ID, p.Section); ok {
-				out = append(out, exposed{Port{row.Head().ID, p.Section}, sni})
+				out = append(out, exposed{PortOf(row.Head().ID, p.Section), sni})
 			}
 		}
 	}

@@ -68,14 +68,14 @@ type client struct {
 	taken map[ir.Address]bool
 
 	listeners map[string]outboundKey
-	routes    map[string]routeKey
+	routes    map[string]routesKey
 	clusters  map[string]clusterKey
 }
 
 func newClient(r *incr.Run, k Class) *client {
 	c := &client{
 		r: r, class: k, mesh: k.Policy.Proxy().Mesh, taken: map[ir.Address]bool{},
-		listeners: map[string]outboundKey{}, routes: map[string]routeKey{}, clusters: map[string]clusterKey{},
+		listeners: map[string]outboundKey{}, routes: map[string]routesKey{}, clusters: map[string]clusterKey{},
 	}
 	var outbounds []api.Outbound
 	if err := json.Unmarshal([]byte(k.Outbounds.Value()), &outbounds); err != nil {
@@ -94,11 +94,11 @@ func (c *client) set() *Set {
 		s.Listeners[name] = outboundBytes.Ref(k)
 	}
 	for name, k := range c.routes {
-		s.Routes[name] = routesBytes.Ref(k)
+		s.Routes[name] = routes.Ref(k)
 	}
 	for name, k := range c.clusters {
-		s.Clusters[name] = clusterBytes.Ref(k)
-		s.Endpoints[name] = endpointsBytes.Ref(endpointsKey{Port: k.Port})
+		s.Clusters[name] = cluster.Ref(k)
+		s.Endpoints[name] = endpointsBytes.Ref(endpointsKey{Port: k.To.Port})
 	}
 	return s
 }
@@ -116,19 +116,13 @@ func (c *client) outbound(out api.Outbound) {
 		return // Envoy would refuse a second listener of one address: the first stays
 	}
 	c.taken[address] = true
-	key := outboundKey{Port: to.Port, Protocol: to.Protocol, Address: address}
-	timeouts := outboundTimeouts.Get(c.r, timeoutsKey{Class: c.class.Policy, Port: to.Port})
-	backends := []target{to}
+	needs := reach.Get(c.r, reachKey{c.class.Policy, to})
+	c.listener(outboundKey{Port: to.Port, Protocol: to.Protocol, Address: address, Timeout: needs.Timeout})
 	if isHTTP(to.Protocol) {
-		routes := httpRoutes.Get(c.r, routesKey{c.class.Policy, to})
-		c.routes[to.Port.Name()] = routes.Key
-		backends = append(backends, routes.Backends...)
-		key.RequestHeaders = timeouts.RequestHeaders
-	} else {
-		key.Idle = timeouts.Idle
+		c.routes[to.Port.Name()] = routesKey{c.class.Policy, to.Port}
 	}
-	c.listener(key)
-	for _, b := range backends {
+	c.cluster(to)
+	for _, b := range needs.Backends {
 		c.cluster(b)
 	}
 }
@@ -136,34 +130,52 @@ func (c *client) outbound(out api.Outbound) {
 // listener adds the listener; a second one for the same port, at another
 // address, has the address in its name.
 func (c *client) listener(k outboundKey) {
-	k.Name = k.Port.Name()
-	if _, taken := c.listeners[k.Name]; taken {
-		k.Name = fmt.Sprintf("%s_%s_%d", k.Name, k.Address.Host, k.Address.Port)
-	}
-	c.listeners[k.Name] = k
+	_, k.Second = c.listeners[k.name()]
+	c.listeners[k.name()] = k
 }
 
 func (c *client) cluster(to target) {
 	if c.class.Identity != "" && !callable.Get(c.r, to.Port) {
 		return // its calls fail, closed
 	}
-	t := outboundTimeouts.Get(c.r, timeoutsKey{Class: c.class.Policy, Port: to.Port})
-	k := clusterKey{Port: to.Port, Identity: c.class.Identity, Connect: t.Connect}
-	if to.Protocol == "http" || to.Protocol == "http2" { // of grpc the contract leaves them out
-		k.Idle, k.MaxStream, k.MaxConnection = t.Idle, t.MaxStream, t.MaxConnection
-	}
-	c.clusters[to.Port.Name()] = k
+	c.clusters[to.Port.Name()] = clusterKey{c.class.Policy, c.class.Identity, to}
 }
+
+// needs is what policies add to what a class names for a port. The rest of what
+// they say changes only the content of what is named.
+type needs struct {
+	Timeout  ir.Duration // of the listener, see [outboundKey]
+	Backends []target    // other ports that the port's routes forward to
+}
+
+type reachKey struct {
+	Class policy.Class
+	To    target
+}
+
+var reach = incr.NewQuery("reach", func(r *incr.Run, k reachKey) needs {
+	t := outboundTimeouts.Get(r, timeoutsKey{Class: k.Class, Port: k.To.Port})
+	if !isHTTP(k.To.Protocol) {
+		return needs{Timeout: t.Idle}
+	}
+	return needs{Timeout: t.RequestHeaders, Backends: routeBackends(r, routesKey{k.Class, k.To.Port})}
+}, func(a, b needs) bool { return a.Timeout == b.Timeout && slices.Equal(a.Backends, b.Backends) })
 
 // outboundKey is all that decides a client's listener for a port. What only its
 // routes or clusters depend on is not here: it must not make another listener.
 type outboundKey struct {
-	Name           string
-	Port           Port
-	Protocol       string
-	Address        ir.Address
-	Idle           ir.Duration // tcp
-	RequestHeaders ir.Duration // http
+	Port     Port
+	Second   bool // of several for one port, not the first
+	Protocol string
+	Address  ir.Address
+	Timeout  ir.Duration // http: for the headers of a request; tcp: of a connection without traffic
+}
+
+func (k outboundKey) name() string {
+	if k.Second {
+		return fmt.Sprintf("%s_%s_%d", k.Port.Name(), k.Address.Host, k.Address.Port)
+	}
+	return k.Port.Name()
 }
 
 var outboundListener = incr.NewQuery("outbound", func(r *incr.Run, k outboundKey) ir.Listener {
@@ -172,18 +184,18 @@ var outboundListener = incr.NewQuery("outbound", func(r *incr.Run, k outboundKey
 	if isHTTP(k.Protocol) {
 		chain.HTTP = &ir.HTTP{
 			StatName: name, GRPC: k.Protocol == "grpc", NormalizePath: true, RouteName: name,
-			InternalCIDRs: settings(r).InternalCIDRs, RequestHeadersTimeout: k.RequestHeaders,
+			InternalCIDRs: settings(r).InternalCIDRs, RequestHeadersTimeout: k.Timeout,
 			IdleTimeout: ir.Span(0), // connections of the application end when it wants
 		}
 	} else {
-		chain.TCP = &ir.TCP{StatName: name, Backends: []ir.Backend{{Cluster: name}}, IdleTimeout: k.Idle}
+		chain.TCP = &ir.TCP{StatName: name, Backends: []ir.Backend{{Cluster: name}}, IdleTimeout: k.Timeout}
 	}
 	return ir.Listener{
-		Name: k.Name, Origin: ir.OriginOutbound, Direction: ir.Outbound, Address: k.Address,
+		Name: k.name(), Origin: ir.OriginOutbound, Direction: ir.Outbound, Address: k.Address,
 		Tags: map[string]string{"kuma.io/unified-name": name}, Chains: []ir.Chain{chain},
 	}
 }, func(a, b ir.Listener) bool { return reflect.DeepEqual(a, b) })
 
 var outboundBytes = incr.NewQuery("encode.outbound", func(r *incr.Run, k outboundKey) *wire.Resource {
-	return encode(r, wire.Listener, k.Name, envoy.Listener, outboundListener.Get(r, k))
+	return encode(r, wire.Listener, k.name(), envoy.Listener, outboundListener.Get(r, k))
 }, sameBytes)

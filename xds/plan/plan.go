@@ -10,19 +10,25 @@
 //	Dataplane, Connection ─▶ classKey ─▶ class ─┐ names → resources
 //	        │                                   ├▶ Proxy ─▶ Plan
 //	        └────────▶ inbounds, ingress ───────┘
-//	resources: cluster(service port, effective policy) · endpoints(service port, view)
-//	           listener, routes(service port, effective policy) · inbound(proxy, port) · secret(proxy) · bundle(mesh)
+//	resources: cluster, routes(service port, what policies see) ─▶ variant(service port, effective policy)
+//	           endpoints(service port, view) · listener(service port, address) · inbound(proxy, port) · secret(proxy) · bundle(mesh)
 //
 // # Why
 //
 // Proxies that differ in nothing that any rule reads are one class: what they
-// may call is planned once. A resource is keyed by what goes into it (the
-// service port and the effective policy), so that equal variants are one
-// resource, encoded once, whoever uses them, and a change runs the queries that
-// read it and no others. Each resource is two queries, one to the IR and one to
-// bytes, so that nothing is encoded when the IR comes out equal. What policies say
-// of one destination or one inbound is a query as well: there a change ends for
-// all others.
+// may call is planned once. Clusters and routes are two queries each. One is keyed
+// by what goes into it (the service port and the effective policy), so that equal
+// variants are one resource, encoded once, whoever uses them. The other one, which
+// classes name, is keyed by the service port and by what policies can see of the
+// class, and finds the variant: a policy changes its content and not its name, so
+// that neither classes nor proxies are planned again, and a policy for the mesh
+// costs the services that it speaks of and not each caller of each. What depends on
+// rows is two queries as well, one to the IR and one to bytes, so that nothing is
+// encoded when the IR comes out equal. What policies say of one destination or one
+// inbound is a query, too: there a change ends for all others.
+//
+// What many queries are looked up by is interned (a [Port] is one word and knows
+// its name): a look-up hashes no long texts.
 //
 // Where the contract is left: routes of clients go over RDS, so that changing them
 // drains no listener. Of two listeners with one name the second has its address in

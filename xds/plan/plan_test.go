@@ -160,7 +160,7 @@ type world struct {
 	live     *incr.Engine
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	w := &world{db: db.New(api.Schema), files: map[string]string{}}
 	for _, name := range []string{"ca.pem", "leaf.pem", "leaf.key"} {
 		text, err := os.ReadFile(filepath.Join("testdata", name))
@@ -218,7 +218,7 @@ func (w *world) documents(t *testing.T, at, text string) {
 	}
 }
 
-func (w *world) put(t *testing.T, at string, body []byte) api.ID {
+func (w *world) put(t testing.TB, at string, body []byte) api.ID {
 	t.Helper()
 	var r api.Report
 	doc, kind := api.ParseDocument(body, &r)

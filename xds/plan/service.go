@@ -7,27 +7,54 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"unique"
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/incr"
+	"github.com/atoll-mesh/atoll/api/policy"
 	"github.com/atoll-mesh/atoll/xds/ir"
 )
 
 // Port is a port of a service, which is what a proxy calls: clusters, routes
-// and endpoints are per Port. Section is the port's name, else its number.
-type Port struct {
-	Service api.ID
-	Section string
+// and endpoints are per Port. It is one word, because plans look up hundreds of
+// queries by it. The zero value is no port.
+type Port struct{ of unique.Handle[port] }
+
+type port struct {
+	service       api.ID
+	section, name string // the name follows from the others
 }
 
-// Name is the KRI by which Envoy knows the port.
-func (p Port) Name() string {
-	k, ok := api.ByName(p.Service.Kind)
-	if !ok {
-		return ""
+// PortOf is the port of a service with the section: the port's name, else its
+// number.
+func PortOf(service api.ID, section string) Port {
+	p := port{service: service, section: section}
+	if k, ok := api.ByName(service.Kind); ok {
+		p.name = k.Info().KRI(service, section)
 	}
-	return k.Info().KRI(p.Service, p.Section)
+	return Port{unique.Make(p)}
+}
+
+// Service is whose port it is.
+func (p Port) Service() api.ID { return p.of.Value().service }
+
+// Section is the port's name, else its number.
+func (p Port) Section() string { return p.of.Value().section }
+
+// Name is the KRI by which Envoy knows the port.
+func (p Port) Name() string { return p.of.Value().name }
+
+// String is [Port.Name].
+func (p Port) String() string {
+	if p == (Port{}) {
+		return "no port"
+	}
+	return p.Name()
+}
+
+func (p Port) destination() policy.Destination {
+	return policy.Destination{ID: p.Service(), Section: p.Section()}
 }
 
 // Backend is a reference to a port as users write it: by the service's name at
@@ -63,7 +90,7 @@ var resolve = incr.NewQuery("resolve", func(r *incr.Run, b Backend) target {
 	}
 	for p := range servicePorts(found) {
 		if p.is(b.Section) || b.Section == "" && uint32(p.Number) == b.Port {
-			return target{Port: Port{found.Head().ID, p.Section}, Protocol: p.Protocol}
+			return target{Port: PortOf(found.Head().ID, p.Section), Protocol: p.Protocol}
 		}
 	}
 	return target{}
@@ -146,11 +173,11 @@ func selected(r db.Reader, svc *api.Object[api.MeshService]) iter.Seq[*api.Objec
 // members is the healthy endpoints of a port of a local MeshService, sorted by
 // address: those that other proxies of this zone, and its ingress, send to.
 var members = incr.NewQuery("members", func(r *incr.Run, p Port) []ir.Endpoint {
-	svc, ok := api.MeshServices.Get(r, p.Service)
+	svc, ok := api.MeshServices.Get(r, p.Service())
 	if !ok || isRemote(r, &svc.Meta) {
 		return nil
 	}
-	i := slices.IndexFunc(svc.Spec.Ports, func(sp api.MeshServicePort) bool { return sp.Section() == p.Section })
+	i := slices.IndexFunc(svc.Spec.Ports, func(sp api.MeshServicePort) bool { return sp.Section() == p.Section() })
 	if i < 0 {
 		return nil
 	}

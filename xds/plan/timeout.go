@@ -77,7 +77,7 @@ type timeoutsKey struct {
 // outboundTimeouts is the effective timeouts. It is a query so that a policy for
 // one service ends here for all other services.
 var outboundTimeouts = incr.NewQuery("timeouts-for", func(r *incr.Run, k timeoutsKey) ir.Timeouts {
-	at := []policy.Destination{{ID: k.Port.Service, Section: k.Port.Section}}
+	at := []policy.Destination{k.Port.destination()}
 	if k.Route != (policy.Destination{}) {
 		at = slices.Insert(at, 0, k.Route)
 	}
