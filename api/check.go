@@ -153,27 +153,3 @@ func checkNotNegative(d *Duration, r *Report) {
 		r.Add("must not be negative when defined")
 	}
 }
-
-// check notes what is missing or superfluous in a source of bytes.
-func (d *SecureDataSource) check(r *Report) {
-	members := []struct {
-		typ, field string
-		set        bool
-	}{
-		{"File", "file", d.File != nil},
-		{"Secret", "secretRef", d.SecretRef != nil},
-		{"EnvVar", "envVar", d.EnvVar != nil},
-		{"InsecureInline", "insecureInline", d.InsecureInline != nil},
-	}
-	for _, m := range members {
-		switch {
-		case m.typ == d.Type && !m.set:
-			r.At(m.field).Add("must be defined")
-		case m.typ != d.Type && m.set:
-			r.At(m.field).Add("must not be defined with type %s", d.Type)
-		}
-	}
-	if d.File != nil && (!strings.HasPrefix(d.File.Path, "/") || slices.Contains(strings.Split(d.File.Path, "/"), "..")) {
-		r.At("file.path").Add("must be an absolute path without '..'")
-	}
-}

@@ -2,8 +2,7 @@ package api
 
 // Convergence is what an instance of a zone says about its proxies: up to which
 // revision every one of them has, and acknowledged, all that it should have. It
-// is one row per instance, in memory, and flows up to global; control planes of
-// other makes do not ask for it.
+// is one row per instance, in memory, and flows up to global.
 type Convergence struct {
 	// Instance is the control plane instance whose proxies these are.
 	Instance string `json:"instance"`
@@ -33,5 +32,5 @@ type Laggard struct {
 
 // Convergences holds the reports of this zone's instances, at global of all.
 var Convergences = newKind(Kind[Convergence]{Facts: Facts{
-	Name: "Convergence", Plural: "convergences", Scope: GlobalScope, Flow: Up, Memory: true, ReadOnly: true, Hidden: true,
+	Name: "Convergence", Plural: "convergences", Scope: GlobalScope, Flow: Up, Memory: true, ReadOnly: true, Hidden: true, Own: true,
 }})

@@ -169,7 +169,7 @@ func dataplaneLabels(m *Meta, s *Dataplane) map[string]string {
 		labels = map[string]string{}
 	}
 	if labels[LabelWorkload] == "" && len(s.Networking.Inbound) > 0 {
-		labels[LabelWorkload] = Workload(&Object[Dataplane]{Meta: *m, Spec: *s})
+		labels[LabelWorkload] = WorkloadOf(&Object[Dataplane]{Meta: *m, Spec: *s})
 	}
 	delete(labels, LabelIngress)
 	delete(labels, LabelEgress)

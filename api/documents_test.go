@@ -53,10 +53,11 @@ func TestDocuments(t *testing.T) {
 }
 
 func runDocuments(t *testing.T, file, plural string) {
-	k, ok := api.ByPlural(plural)
-	if !ok {
+	i := slices.IndexFunc(api.Kinds, func(k api.AnyKind) bool { return k.Info().Plural == plural })
+	if i < 0 {
 		t.Fatalf("no kind has the path %s", plural)
 	}
+	k := api.Kinds[i]
 	archive, err := txtar.ParseFile(file)
 	if err != nil {
 		t.Fatal(err)

@@ -77,6 +77,9 @@ func DefaultHostnameGenerators(site Site) []Row {
 		m := initialMeta(HostnameGenerators, "", name, site)
 		return HostnameGenerators.New(m, HostnameGenerator{Selector: sel, Template: template})
 	}
+	external := func(origin string) HostnameSelector {
+		return HostnameSelector{MeshExternalService: &LabelSelector{MatchLabels: map[string]string{LabelOrigin: origin}}}
+	}
 	const headless = "k8s.kuma.io/is-headless-service"
 	if site.IsGlobal() {
 		return []Row{
@@ -89,12 +92,14 @@ func DefaultHostnameGenerators(site Site) []Row {
 				`{{ label "statefulset.kubernetes.io/pod-name" }}.{{ label "k8s.kuma.io/service-name" }}.{{ .Namespace }}.svc.{{ .Zone }}.mesh.local`),
 			row("synced-universal-mesh-service", services(LabelOrigin, OriginGlobal, LabelEnv, "universal"),
 				"{{ .DisplayName }}.svc.{{ .Zone }}.mesh.local"),
+			row("synced-mesh-external-service", external(OriginGlobal), "{{ .DisplayName }}.extsvc.mesh.local"),
 		}
 	}
+	rows := []Row{row("local-mesh-external-service", external(OriginZone), "{{ .DisplayName }}.extsvc.mesh.local")}
 	if site.Env == "kubernetes" {
-		return nil // services have the names that Kubernetes gave them
+		return rows // services have the names that Kubernetes gave them
 	}
-	return []Row{row("local-universal-mesh-service", services(LabelOrigin, OriginZone), "{{ .DisplayName }}.svc.mesh.local")}
+	return append(rows, row("local-universal-mesh-service", services(LabelOrigin, OriginZone), "{{ .DisplayName }}.svc.mesh.local"))
 }
 
 func pairsOf(list []string) map[string]string {

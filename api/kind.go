@@ -32,6 +32,9 @@ type Facts struct {
 	// ZoneOnly kinds may be written in zones but not at global; GlobalOnly the
 	// other way round (a zone without global writes everything).
 	ZoneOnly, GlobalOnly bool
+	// Own kinds are of this project alone: they are sent only to control planes
+	// that are known to be of it.
+	Own bool
 	// DNSName kinds have an RFC 1035 label as display name.
 	DNSName bool
 	// Policy is set for the policy kinds.

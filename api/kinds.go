@@ -4,10 +4,11 @@ import "slices"
 
 // Kinds is every kind, ordered so that what others refer to comes first.
 var Kinds = []AnyKind{
-	Meshes, Zones, ZoneInsights, Secrets, GlobalSecrets, Configs,
-	HostnameGenerators, MeshIdentities, MeshTrusts,
-	MeshServices, MeshMultiZoneServices, MeshZoneAddresses,
-	Dataplanes, DataplaneInsights, Convergences,
+	Meshes, MeshInsights, Zones, ZoneInsights, Secrets, GlobalSecrets, Configs,
+	AccessRoles, AccessRoleBindings,
+	HostnameGenerators, MeshIdentities, MeshTrusts, MeshOpenTelemetryBackends,
+	MeshServices, MeshExternalServices, MeshMultiZoneServices, MeshZoneAddresses, ServiceInsights,
+	Dataplanes, DataplaneInsights, Workloads, ContainerPatches, Convergences,
 	MeshTrafficPermissions, MeshTimeouts, MeshHTTPRoutes,
 	MeshPassthroughs, MeshProxyPatches, MeshRateLimits, MeshRetries, MeshTCPRoutes, MeshTLSes,
 }

@@ -83,6 +83,7 @@ func TestSNI(t *testing.T) {
 		ok      bool
 	}{
 		{api.MeshMultiZoneServices, api.ID{Mesh: "shop", Name: "cart"}, "http", "sni.mzsvc.shop.cart.http", true},
+		{api.MeshExternalServices, api.ID{Mesh: "shop", Name: "mail"}, "443", "sni.extsvc.shop.mail.443", true},
 		{api.MeshServices, api.ID{Mesh: "shop", Zone: "east", Name: "cart"}, "80", "sni.msvc.shop.east.cart.80", true},
 		{api.MeshServices, api.ID{Mesh: "shop", Zone: "east", Namespace: "ns", Name: "cart"}, "80", "sni.msvc.shop.east.ns.cart.80", true},
 		{api.MeshServices, api.ID{Mesh: "shop", Namespace: "ns", Name: "cart"}, "80", "sni.msvc.shop.cart.80", true},
@@ -105,13 +106,16 @@ func TestKinds(t *testing.T) {
 		"MeshMultiZoneService": "meshmultizoneservices mzsvc ↓", "MeshZoneAddress": "meshzoneaddresses mza ↑→",
 		"Dataplane": "dataplanes dp ↑", "DataplaneInsight": "dataplane-insights  ↑", "Convergence": "convergences  ↑",
 		"MeshTrafficPermission": "meshtrafficpermissions mtp ↓↑→", "MeshTimeout": "meshtimeouts mt ↓↑→",
-		"MeshHTTPRoute":   "meshhttproutes mhttpr ↓↑→",
-		"MeshPassthrough": "meshpassthroughs mp ↓↑→",
-		"MeshProxyPatch":  "meshproxypatches mpp ↓↑→",
-		"MeshRateLimit":   "meshratelimits mrl ↓↑→",
-		"MeshRetry":       "meshretries mr ↓↑→",
-		"MeshTCPRoute":    "meshtcproutes mtcpr ↓↑→",
-		"MeshTLS":         "meshtlses mtls ↓↑→",
+		"MeshHTTPRoute":       "meshhttproutes mhttpr ↓↑→",
+		"MeshPassthrough":     "meshpassthroughs mp ↓↑→",
+		"MeshProxyPatch":      "meshproxypatches mpp ↓↑→",
+		"MeshRateLimit":       "meshratelimits mrl ↓↑→",
+		"MeshRetry":           "meshretries mr ↓↑→",
+		"MeshTCPRoute":        "meshtcproutes mtcpr ↓↑→",
+		"MeshTLS":             "meshtlses mtls ↓↑→",
+		"MeshExternalService": "meshexternalservices extsvc ↓↑", "MeshOpenTelemetryBackend": "meshopentelemetrybackends motb ↓↑",
+		"Workload": "workloads wl ↑", "MeshInsight": "mesh-insights  ", "ServiceInsight": "service-insights  ↓",
+		"ContainerPatch": "containerpatches  ", "AccessRole": "access-roles  ↓", "AccessRoleBinding": "access-role-bindings  ↓",
 	}
 	for _, k := range api.Kinds {
 		i := k.Info()

@@ -89,36 +89,3 @@ type Address struct {
 type CoreRef struct {
 	CoreName string `json:"coreName"`
 }
-
-// SecureDataSource says where secret bytes are.
-type SecureDataSource struct {
-	_ struct{} `gone:"secret" use:"type: Secret with secretRef"`
-	_ struct{} `gone:"inline,inlineString" use:"type: InsecureInline with insecureInline"`
-
-	Type           string        `json:"type" req:"true" enum:"File,Secret,EnvVar,InsecureInline"`
-	File           *FileSource   `json:"file,omitempty"`
-	SecretRef      *SecretRef    `json:"secretRef,omitempty"`
-	EnvVar         *EnvVarSource `json:"envVar,omitempty"`
-	InsecureInline *InlineSource `json:"insecureInline,omitempty"`
-}
-
-// FileSource is a file of the control plane; the path is absolute.
-type FileSource struct {
-	Path string `json:"path" req:"true" minLen:"1"`
-}
-
-// SecretRef names a Secret of the same mesh.
-type SecretRef struct {
-	Kind string `json:"kind" req:"true" enum:"Secret"`
-	Name string `json:"name" req:"true" minLen:"1"`
-}
-
-// EnvVarSource is an environment variable of the control plane.
-type EnvVarSource struct {
-	Name string `json:"name" req:"true" minLen:"1"`
-}
-
-// InlineSource is the bytes as text, readable by whoever can read the resource.
-type InlineSource struct {
-	Value string `json:"value" req:"true" minLen:"1"`
-}

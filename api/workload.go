@@ -13,9 +13,21 @@ import (
 // LabelServiceAccount is the service account of the pod of a Dataplane.
 const LabelServiceAccount = "k8s.kuma.io/service-account"
 
-// Workload names the workload of a proxy: what its identity and its generated
+// Workload is a set of proxies with one task. It says nothing by itself: what is
+// known of its proxies is its status.
+type Workload struct{}
+
+// Workloads are made by the control plane of a zone, one for each value of the
+// label kuma.io/workload.
+var Workloads = newKind(Kind[Workload]{
+	Facts: Facts{
+		Name: "Workload", Plural: "workloads", Short: "wl", Scope: MeshScope, Flow: Up, ZoneOnly: true,
+	},
+})
+
+// WorkloadOf names the workload of a proxy: what its identity and its generated
 // service are named after.
-func Workload(dp *Object[Dataplane]) string {
+func WorkloadOf(dp *Object[Dataplane]) string {
 	tag := ""
 	if g := dp.Spec.Networking.Gateway; g != nil {
 		tag = g.Tags[LabelService]
@@ -95,7 +107,7 @@ func SPIFFEID(mid *Object[MeshIdentity], dp *Object[Dataplane], zone string) (SP
 		"Mesh": dp.Mesh, "Zone": zone, "TrustDomain": domain,
 		"Namespace":      cmp.Or(dp.Namespace, dp.Labels[LabelNamespace]),
 		"ServiceAccount": dp.Labels[LabelServiceAccount],
-		"Workload":       Workload(dp),
+		"Workload":       WorkloadOf(dp),
 	}
 	path, err := render(text, dp.Labels, vars)
 	if err == nil {

@@ -30,7 +30,7 @@ func TestWorkload(t *testing.T) {
 		{map[string]string{"kuma.io/service": "served"}, gateway, "served"},
 		{map[string]string{"kuma.io/service": "served", "kuma.io/workload": "worked"}, gateway, "worked"},
 	} {
-		if got := api.Workload(proxy("p1", c.labels, c.spec)); got != c.want {
+		if got := api.WorkloadOf(proxy("p1", c.labels, c.spec)); got != c.want {
 			t.Errorf("%v: %s, want %s", c.labels, got, c.want)
 		}
 	}
@@ -203,10 +203,10 @@ func TestInitialRows(t *testing.T) {
 	if got := string(api.InitialRows(mesh(), api.Site{})[0].Raw()); got != inbound {
 		t.Errorf("%s", got)
 	}
-	if got := names(api.DefaultHostnameGenerators(api.Site{})); len(got) != 4 {
+	if got := names(api.DefaultHostnameGenerators(api.Site{})); len(got) != 5 {
 		t.Errorf("%v", got)
 	}
-	if got := names(api.DefaultHostnameGenerators(zone)); !slices.Equal(got, []string{"HostnameGenerator /east//local-universal-mesh-service"}) {
+	if got := names(api.DefaultHostnameGenerators(zone)); !slices.Equal(got, []string{"HostnameGenerator /east//local-mesh-external-service", "HostnameGenerator /east//local-universal-mesh-service"}) {
 		t.Errorf("%v", got)
 	}
 }

@@ -18,9 +18,12 @@ type view struct {
 // forZone is what one zone may see of what leaves global.
 func (c *catalog) forZone(zone string) func(*node) *view {
 	return func(n *node) *view {
-		producer, generators := n.has(featureProducer), n.has(featureHGMZ)
+		producer, generators, own := n.has(featureProducer), n.has(featureHGMZ), n.has(featureRevisions)
 		return &view{c: c, allow: func(s *db.Snapshot, k api.AnyKind, row api.Row) bool {
 			m := row.Head()
+			if k.Info().Own && !own {
+				return false
+			}
 			if g, ok := row.Body().(*api.HostnameGenerator); ok && g.Selector.MeshMultiZoneService != nil && !generators {
 				return false
 			}
@@ -39,9 +42,10 @@ func (c *catalog) forZone(zone string) func(*node) *view {
 	}
 }
 
-// forGlobal is what global may see of what leaves a zone: all of it.
-func (c *catalog) forGlobal(*node) *view {
-	return &view{c: c, allow: func(*db.Snapshot, api.AnyKind, api.Row) bool { return true }}
+// forGlobal is what global may see of what leaves a zone: all that it knows.
+func (c *catalog) forGlobal(n *node) *view {
+	own := n.has(featureRevisions)
+	return &view{c: c, allow: func(_ *db.Snapshot, k api.AnyKind, _ api.Row) bool { return own || !k.Info().Own }}
 }
 
 func zoneID(zone string) api.ID { return api.ID{Kind: api.Zones.Name, Name: zone} }

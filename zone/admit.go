@@ -115,7 +115,7 @@ func (z *zone) authenticate(h *xds.Hello, row *api.Object[api.Dataplane]) error 
 		return fmt.Errorf("authentication failed: %w", err)
 	}
 	if bound && claims.Workload == "" {
-		return fmt.Errorf("authentication failed: dataplane derives its identity from the workload %q: give it the label %s and a token that is bound to it", api.Workload(row), api.LabelWorkload)
+		return fmt.Errorf("authentication failed: dataplane derives its identity from the workload %q: give it the label %s and a token that is bound to it", api.WorkloadOf(row), api.LabelWorkload)
 	}
 	if old, ok := api.Dataplanes.Named(snap, row.Mesh, row.Name); ok && row.Revision == 0 {
 		if err := claims.Check(old, false); err != nil {
@@ -131,7 +131,7 @@ func (z *zone) authenticate(h *xds.Hello, row *api.Object[api.Dataplane]) error 
 // older clients has named it. Identities select by all labels, also those that
 // the control plane adds.
 func (z *zone) workloadBound(snap *db.Snapshot, row *api.Object[api.Dataplane], tags map[string][]string) bool {
-	workload := api.Workload(row)
+	workload := api.WorkloadOf(row)
 	if workload == row.Name || len(tags[api.LabelService]) > 0 && workload == row.Label(api.LabelService) {
 		return false
 	}

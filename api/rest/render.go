@@ -55,6 +55,8 @@ func portsOf(row api.Row) []port {
 		for _, p := range s.Ports {
 			out = append(out, port{int(p.Port), p.Section()})
 		}
+	case *api.MeshExternalService:
+		out = append(out, port{int(s.Match.Port), s.Section()})
 	}
 	return out
 }

@@ -30,6 +30,8 @@ func New(kind string) proto.Message {
 		return &Dataplane{}
 	case "DataplaneInsight":
 		return &DataplaneInsight{}
+	case "ServiceInsight":
+		return &ServiceInsight{}
 	case "Secret", "GlobalSecret":
 		return &systempb.Secret{}
 	case "Config":

@@ -369,6 +369,113 @@ func (Dataplane_Networking_Listener_State) EnumDescriptor() ([]byte, []int) {
 	return file_kds_kdspb_mesh_proto_rawDescGZIP(), []int{8, 1, 4, 1}
 }
 
+type ServiceInsight_Service_Status int32
+
+const (
+	ServiceInsight_Service_none               ServiceInsight_Service_Status = 0
+	ServiceInsight_Service_offline            ServiceInsight_Service_Status = 1
+	ServiceInsight_Service_partially_degraded ServiceInsight_Service_Status = 2
+	ServiceInsight_Service_online             ServiceInsight_Service_Status = 3
+	ServiceInsight_Service_not_available      ServiceInsight_Service_Status = 4
+)
+
+// Enum value maps for ServiceInsight_Service_Status.
+var (
+	ServiceInsight_Service_Status_name = map[int32]string{
+		0: "none",
+		1: "offline",
+		2: "partially_degraded",
+		3: "online",
+		4: "not_available",
+	}
+	ServiceInsight_Service_Status_value = map[string]int32{
+		"none":               0,
+		"offline":            1,
+		"partially_degraded": 2,
+		"online":             3,
+		"not_available":      4,
+	}
+)
+
+func (x ServiceInsight_Service_Status) Enum() *ServiceInsight_Service_Status {
+	p := new(ServiceInsight_Service_Status)
+	*p = x
+	return p
+}
+
+func (x ServiceInsight_Service_Status) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ServiceInsight_Service_Status) Descriptor() protoreflect.EnumDescriptor {
+	return file_kds_kdspb_mesh_proto_enumTypes[7].Descriptor()
+}
+
+func (ServiceInsight_Service_Status) Type() protoreflect.EnumType {
+	return &file_kds_kdspb_mesh_proto_enumTypes[7]
+}
+
+func (x ServiceInsight_Service_Status) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ServiceInsight_Service_Status.Descriptor instead.
+func (ServiceInsight_Service_Status) EnumDescriptor() ([]byte, []int) {
+	return file_kds_kdspb_mesh_proto_rawDescGZIP(), []int{17, 0, 0}
+}
+
+type ServiceInsight_Service_Type int32
+
+const (
+	ServiceInsight_Service_internal          ServiceInsight_Service_Type = 0
+	ServiceInsight_Service_external          ServiceInsight_Service_Type = 1
+	ServiceInsight_Service_gateway_delegated ServiceInsight_Service_Type = 2
+	ServiceInsight_Service_gateway_builtin   ServiceInsight_Service_Type = 3 // 2.x
+)
+
+// Enum value maps for ServiceInsight_Service_Type.
+var (
+	ServiceInsight_Service_Type_name = map[int32]string{
+		0: "internal",
+		1: "external",
+		2: "gateway_delegated",
+		3: "gateway_builtin",
+	}
+	ServiceInsight_Service_Type_value = map[string]int32{
+		"internal":          0,
+		"external":          1,
+		"gateway_delegated": 2,
+		"gateway_builtin":   3,
+	}
+)
+
+func (x ServiceInsight_Service_Type) Enum() *ServiceInsight_Service_Type {
+	p := new(ServiceInsight_Service_Type)
+	*p = x
+	return p
+}
+
+func (x ServiceInsight_Service_Type) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ServiceInsight_Service_Type) Descriptor() protoreflect.EnumDescriptor {
+	return file_kds_kdspb_mesh_proto_enumTypes[8].Descriptor()
+}
+
+func (ServiceInsight_Service_Type) Type() protoreflect.EnumType {
+	return &file_kds_kdspb_mesh_proto_enumTypes[8]
+}
+
+func (x ServiceInsight_Service_Type) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ServiceInsight_Service_Type.Descriptor instead.
+func (ServiceInsight_Service_Type) EnumDescriptor() ([]byte, []int) {
+	return file_kds_kdspb_mesh_proto_rawDescGZIP(), []int{17, 0, 1}
+}
+
 type Mesh struct {
 	state                       protoimpl.MessageState `protogen:"open.v1"`
 	Mtls                        *Mesh_Mtls             `protobuf:"bytes,1,opt,name=mtls,proto3" json:"mtls,omitempty"`               // 2.x
@@ -1540,6 +1647,51 @@ func (x *EnvoyVersion) GetKumaDpCompatible() bool {
 	return false
 }
 
+// Not written any more; read from peers that still do.
+type ServiceInsight struct {
+	state         protoimpl.MessageState             `protogen:"open.v1"`
+	Services      map[string]*ServiceInsight_Service `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceInsight) Reset() {
+	*x = ServiceInsight{}
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceInsight) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceInsight) ProtoMessage() {}
+
+func (x *ServiceInsight) ProtoReflect() protoreflect.Message {
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceInsight.ProtoReflect.Descriptor instead.
+func (*ServiceInsight) Descriptor() ([]byte, []int) {
+	return file_kds_kdspb_mesh_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ServiceInsight) GetServices() map[string]*ServiceInsight_Service {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
 type Mesh_Mtls struct {
 	state          protoimpl.MessageState         `protogen:"open.v1"`
 	EnabledBackend string                         `protobuf:"bytes,1,opt,name=enabledBackend,proto3" json:"enabledBackend,omitempty"`
@@ -1551,7 +1703,7 @@ type Mesh_Mtls struct {
 
 func (x *Mesh_Mtls) Reset() {
 	*x = Mesh_Mtls{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[17]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +1715,7 @@ func (x *Mesh_Mtls) String() string {
 func (*Mesh_Mtls) ProtoMessage() {}
 
 func (x *Mesh_Mtls) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[17]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1761,7 @@ type Mesh_Networking struct {
 
 func (x *Mesh_Networking) Reset() {
 	*x = Mesh_Networking{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[18]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +1773,7 @@ func (x *Mesh_Networking) String() string {
 func (*Mesh_Networking) ProtoMessage() {}
 
 func (x *Mesh_Networking) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[18]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +1807,7 @@ type Mesh_Routing struct {
 
 func (x *Mesh_Routing) Reset() {
 	*x = Mesh_Routing{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[19]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1819,7 @@ func (x *Mesh_Routing) String() string {
 func (*Mesh_Routing) ProtoMessage() {}
 
 func (x *Mesh_Routing) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[19]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1714,7 +1866,7 @@ type Mesh_DataplaneProxyConstraints struct {
 
 func (x *Mesh_DataplaneProxyConstraints) Reset() {
 	*x = Mesh_DataplaneProxyConstraints{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[20]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +1878,7 @@ func (x *Mesh_DataplaneProxyConstraints) String() string {
 func (*Mesh_DataplaneProxyConstraints) ProtoMessage() {}
 
 func (x *Mesh_DataplaneProxyConstraints) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[20]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +1917,7 @@ type Mesh_Constraints struct {
 
 func (x *Mesh_Constraints) Reset() {
 	*x = Mesh_Constraints{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[21]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1777,7 +1929,7 @@ func (x *Mesh_Constraints) String() string {
 func (*Mesh_Constraints) ProtoMessage() {}
 
 func (x *Mesh_Constraints) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[21]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +1961,7 @@ type Mesh_MeshServices struct {
 
 func (x *Mesh_MeshServices) Reset() {
 	*x = Mesh_MeshServices{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[22]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +1973,7 @@ func (x *Mesh_MeshServices) String() string {
 func (*Mesh_MeshServices) ProtoMessage() {}
 
 func (x *Mesh_MeshServices) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[22]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +2005,7 @@ type Mesh_Networking_Outbound struct {
 
 func (x *Mesh_Networking_Outbound) Reset() {
 	*x = Mesh_Networking_Outbound{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[23]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +2017,7 @@ func (x *Mesh_Networking_Outbound) String() string {
 func (*Mesh_Networking_Outbound) ProtoMessage() {}
 
 func (x *Mesh_Networking_Outbound) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[23]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1897,7 +2049,7 @@ type Mesh_DataplaneProxyConstraints_Rules struct {
 
 func (x *Mesh_DataplaneProxyConstraints_Rules) Reset() {
 	*x = Mesh_DataplaneProxyConstraints_Rules{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[24]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1909,7 +2061,7 @@ func (x *Mesh_DataplaneProxyConstraints_Rules) String() string {
 func (*Mesh_DataplaneProxyConstraints_Rules) ProtoMessage() {}
 
 func (x *Mesh_DataplaneProxyConstraints_Rules) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[24]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1942,7 +2094,7 @@ type CertificateAuthorityBackend_DpCert struct {
 
 func (x *CertificateAuthorityBackend_DpCert) Reset() {
 	*x = CertificateAuthorityBackend_DpCert{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[26]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2106,7 @@ func (x *CertificateAuthorityBackend_DpCert) String() string {
 func (*CertificateAuthorityBackend_DpCert) ProtoMessage() {}
 
 func (x *CertificateAuthorityBackend_DpCert) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[26]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1993,7 +2145,7 @@ type CertificateAuthorityBackend_RootChain struct {
 
 func (x *CertificateAuthorityBackend_RootChain) Reset() {
 	*x = CertificateAuthorityBackend_RootChain{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[27]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2005,7 +2157,7 @@ func (x *CertificateAuthorityBackend_RootChain) String() string {
 func (*CertificateAuthorityBackend_RootChain) ProtoMessage() {}
 
 func (x *CertificateAuthorityBackend_RootChain) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[27]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +2189,7 @@ type CertificateAuthorityBackend_DpCert_Rotation struct {
 
 func (x *CertificateAuthorityBackend_DpCert_Rotation) Reset() {
 	*x = CertificateAuthorityBackend_DpCert_Rotation{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[28]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2049,7 +2201,7 @@ func (x *CertificateAuthorityBackend_DpCert_Rotation) String() string {
 func (*CertificateAuthorityBackend_DpCert_Rotation) ProtoMessage() {}
 
 func (x *CertificateAuthorityBackend_DpCert_Rotation) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[28]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2234,7 @@ type Dataplane_Probes struct {
 
 func (x *Dataplane_Probes) Reset() {
 	*x = Dataplane_Probes{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[29]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2094,7 +2246,7 @@ func (x *Dataplane_Probes) String() string {
 func (*Dataplane_Probes) ProtoMessage() {}
 
 func (x *Dataplane_Probes) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[29]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2292,7 @@ type Dataplane_Networking struct {
 
 func (x *Dataplane_Networking) Reset() {
 	*x = Dataplane_Networking{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[30]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2304,7 @@ func (x *Dataplane_Networking) String() string {
 func (*Dataplane_Networking) ProtoMessage() {}
 
 func (x *Dataplane_Networking) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[30]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2235,7 +2387,7 @@ type Dataplane_Probes_Endpoint struct {
 
 func (x *Dataplane_Probes_Endpoint) Reset() {
 	*x = Dataplane_Probes_Endpoint{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[31]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2247,7 +2399,7 @@ func (x *Dataplane_Probes_Endpoint) String() string {
 func (*Dataplane_Probes_Endpoint) ProtoMessage() {}
 
 func (x *Dataplane_Probes_Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[31]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +2454,7 @@ type Dataplane_Networking_Inbound struct {
 
 func (x *Dataplane_Networking_Inbound) Reset() {
 	*x = Dataplane_Networking_Inbound{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[32]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2314,7 +2466,7 @@ func (x *Dataplane_Networking_Inbound) String() string {
 func (*Dataplane_Networking_Inbound) ProtoMessage() {}
 
 func (x *Dataplane_Networking_Inbound) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[32]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2412,7 +2564,7 @@ type Dataplane_Networking_Outbound struct {
 
 func (x *Dataplane_Networking_Outbound) Reset() {
 	*x = Dataplane_Networking_Outbound{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[33]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2576,7 @@ func (x *Dataplane_Networking_Outbound) String() string {
 func (*Dataplane_Networking_Outbound) ProtoMessage() {}
 
 func (x *Dataplane_Networking_Outbound) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[33]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2478,7 +2630,7 @@ type Dataplane_Networking_Gateway struct {
 
 func (x *Dataplane_Networking_Gateway) Reset() {
 	*x = Dataplane_Networking_Gateway{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[34]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2490,7 +2642,7 @@ func (x *Dataplane_Networking_Gateway) String() string {
 func (*Dataplane_Networking_Gateway) ProtoMessage() {}
 
 func (x *Dataplane_Networking_Gateway) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[34]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2686,7 @@ type Dataplane_Networking_TransparentProxying struct {
 
 func (x *Dataplane_Networking_TransparentProxying) Reset() {
 	*x = Dataplane_Networking_TransparentProxying{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[35]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2546,7 +2698,7 @@ func (x *Dataplane_Networking_TransparentProxying) String() string {
 func (*Dataplane_Networking_TransparentProxying) ProtoMessage() {}
 
 func (x *Dataplane_Networking_TransparentProxying) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[35]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2617,7 +2769,7 @@ type Dataplane_Networking_Listener struct {
 
 func (x *Dataplane_Networking_Listener) Reset() {
 	*x = Dataplane_Networking_Listener{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[36]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2629,7 +2781,7 @@ func (x *Dataplane_Networking_Listener) String() string {
 func (*Dataplane_Networking_Listener) ProtoMessage() {}
 
 func (x *Dataplane_Networking_Listener) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[36]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2689,7 +2841,7 @@ type Dataplane_Networking_Inbound_Health struct {
 
 func (x *Dataplane_Networking_Inbound_Health) Reset() {
 	*x = Dataplane_Networking_Inbound_Health{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[37]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2701,7 +2853,7 @@ func (x *Dataplane_Networking_Inbound_Health) String() string {
 func (*Dataplane_Networking_Inbound_Health) ProtoMessage() {}
 
 func (x *Dataplane_Networking_Inbound_Health) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[37]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2737,7 +2889,7 @@ type Dataplane_Networking_Inbound_ServiceProbe struct {
 
 func (x *Dataplane_Networking_Inbound_ServiceProbe) Reset() {
 	*x = Dataplane_Networking_Inbound_ServiceProbe{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[38]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2749,7 +2901,7 @@ func (x *Dataplane_Networking_Inbound_ServiceProbe) String() string {
 func (*Dataplane_Networking_Inbound_ServiceProbe) ProtoMessage() {}
 
 func (x *Dataplane_Networking_Inbound_ServiceProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[38]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2808,7 +2960,7 @@ type Dataplane_Networking_Inbound_ServiceProbe_Tcp struct {
 
 func (x *Dataplane_Networking_Inbound_ServiceProbe_Tcp) Reset() {
 	*x = Dataplane_Networking_Inbound_ServiceProbe_Tcp{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[40]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2820,7 +2972,7 @@ func (x *Dataplane_Networking_Inbound_ServiceProbe_Tcp) String() string {
 func (*Dataplane_Networking_Inbound_ServiceProbe_Tcp) ProtoMessage() {}
 
 func (x *Dataplane_Networking_Inbound_ServiceProbe_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[40]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2848,7 +3000,7 @@ type Dataplane_Networking_Outbound_BackendRef struct {
 
 func (x *Dataplane_Networking_Outbound_BackendRef) Reset() {
 	*x = Dataplane_Networking_Outbound_BackendRef{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[41]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2860,7 +3012,7 @@ func (x *Dataplane_Networking_Outbound_BackendRef) String() string {
 func (*Dataplane_Networking_Outbound_BackendRef) ProtoMessage() {}
 
 func (x *Dataplane_Networking_Outbound_BackendRef) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[41]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2917,7 +3069,7 @@ type Dataplane_Networking_TransparentProxying_ReachableBackendRef struct {
 
 func (x *Dataplane_Networking_TransparentProxying_ReachableBackendRef) Reset() {
 	*x = Dataplane_Networking_TransparentProxying_ReachableBackendRef{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[45]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2929,7 +3081,7 @@ func (x *Dataplane_Networking_TransparentProxying_ReachableBackendRef) String() 
 func (*Dataplane_Networking_TransparentProxying_ReachableBackendRef) ProtoMessage() {}
 
 func (x *Dataplane_Networking_TransparentProxying_ReachableBackendRef) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[45]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2989,7 +3141,7 @@ type Dataplane_Networking_TransparentProxying_ReachableBackends struct {
 
 func (x *Dataplane_Networking_TransparentProxying_ReachableBackends) Reset() {
 	*x = Dataplane_Networking_TransparentProxying_ReachableBackends{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[46]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3001,7 +3153,7 @@ func (x *Dataplane_Networking_TransparentProxying_ReachableBackends) String() st
 func (*Dataplane_Networking_TransparentProxying_ReachableBackends) ProtoMessage() {}
 
 func (x *Dataplane_Networking_TransparentProxying_ReachableBackends) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[46]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3037,7 +3189,7 @@ type DataplaneInsight_MTLS struct {
 
 func (x *DataplaneInsight_MTLS) Reset() {
 	*x = DataplaneInsight_MTLS{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[48]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3201,7 @@ func (x *DataplaneInsight_MTLS) String() string {
 func (*DataplaneInsight_MTLS) ProtoMessage() {}
 
 func (x *DataplaneInsight_MTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[48]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3109,7 +3261,7 @@ type DataplaneInsight_OpenTelemetry struct {
 
 func (x *DataplaneInsight_OpenTelemetry) Reset() {
 	*x = DataplaneInsight_OpenTelemetry{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[49]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3121,7 +3273,7 @@ func (x *DataplaneInsight_OpenTelemetry) String() string {
 func (*DataplaneInsight_OpenTelemetry) ProtoMessage() {}
 
 func (x *DataplaneInsight_OpenTelemetry) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[49]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3157,7 +3309,7 @@ type DataplaneInsight_Condition struct {
 
 func (x *DataplaneInsight_Condition) Reset() {
 	*x = DataplaneInsight_Condition{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[50]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3169,7 +3321,7 @@ func (x *DataplaneInsight_Condition) String() string {
 func (*DataplaneInsight_Condition) ProtoMessage() {}
 
 func (x *DataplaneInsight_Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[50]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3225,7 +3377,7 @@ type DataplaneInsight_Rejected struct {
 
 func (x *DataplaneInsight_Rejected) Reset() {
 	*x = DataplaneInsight_Rejected{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[51]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3237,7 +3389,7 @@ func (x *DataplaneInsight_Rejected) String() string {
 func (*DataplaneInsight_Rejected) ProtoMessage() {}
 
 func (x *DataplaneInsight_Rejected) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[51]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3296,7 +3448,7 @@ type DataplaneInsight_OpenTelemetry_Signal struct {
 
 func (x *DataplaneInsight_OpenTelemetry_Signal) Reset() {
 	*x = DataplaneInsight_OpenTelemetry_Signal{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[52]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3308,7 +3460,7 @@ func (x *DataplaneInsight_OpenTelemetry_Signal) String() string {
 func (*DataplaneInsight_OpenTelemetry_Signal) ProtoMessage() {}
 
 func (x *DataplaneInsight_OpenTelemetry_Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[52]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3385,7 +3537,7 @@ type DataplaneInsight_OpenTelemetry_Backend struct {
 
 func (x *DataplaneInsight_OpenTelemetry_Backend) Reset() {
 	*x = DataplaneInsight_OpenTelemetry_Backend{}
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[53]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3397,7 +3549,7 @@ func (x *DataplaneInsight_OpenTelemetry_Backend) String() string {
 func (*DataplaneInsight_OpenTelemetry_Backend) ProtoMessage() {}
 
 func (x *DataplaneInsight_OpenTelemetry_Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_kdspb_mesh_proto_msgTypes[53]
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3439,6 +3591,150 @@ func (x *DataplaneInsight_OpenTelemetry_Backend) GetMetrics() *DataplaneInsight_
 		return x.Metrics
 	}
 	return nil
+}
+
+type ServiceInsight_Service struct {
+	state          protoimpl.MessageState                `protogen:"open.v1"`
+	Status         ServiceInsight_Service_Status         `protobuf:"varint,1,opt,name=status,proto3,enum=kuma.mesh.v1alpha1.ServiceInsight_Service_Status" json:"status,omitempty"`
+	Dataplanes     *ServiceInsight_Service_DataplaneStat `protobuf:"bytes,2,opt,name=dataplanes,proto3" json:"dataplanes,omitempty"`
+	IssuedBackends map[string]uint32                     `protobuf:"bytes,3,rep,name=issuedBackends,proto3" json:"issuedBackends,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	ServiceType    ServiceInsight_Service_Type           `protobuf:"varint,4,opt,name=serviceType,proto3,enum=kuma.mesh.v1alpha1.ServiceInsight_Service_Type" json:"serviceType,omitempty"`
+	AddressPort    string                                `protobuf:"bytes,5,opt,name=addressPort,proto3" json:"addressPort,omitempty"`
+	Zones          []string                              `protobuf:"bytes,6,rep,name=zones,proto3" json:"zones,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ServiceInsight_Service) Reset() {
+	*x = ServiceInsight_Service{}
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceInsight_Service) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceInsight_Service) ProtoMessage() {}
+
+func (x *ServiceInsight_Service) ProtoReflect() protoreflect.Message {
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceInsight_Service.ProtoReflect.Descriptor instead.
+func (*ServiceInsight_Service) Descriptor() ([]byte, []int) {
+	return file_kds_kdspb_mesh_proto_rawDescGZIP(), []int{17, 0}
+}
+
+func (x *ServiceInsight_Service) GetStatus() ServiceInsight_Service_Status {
+	if x != nil {
+		return x.Status
+	}
+	return ServiceInsight_Service_none
+}
+
+func (x *ServiceInsight_Service) GetDataplanes() *ServiceInsight_Service_DataplaneStat {
+	if x != nil {
+		return x.Dataplanes
+	}
+	return nil
+}
+
+func (x *ServiceInsight_Service) GetIssuedBackends() map[string]uint32 {
+	if x != nil {
+		return x.IssuedBackends
+	}
+	return nil
+}
+
+func (x *ServiceInsight_Service) GetServiceType() ServiceInsight_Service_Type {
+	if x != nil {
+		return x.ServiceType
+	}
+	return ServiceInsight_Service_internal
+}
+
+func (x *ServiceInsight_Service) GetAddressPort() string {
+	if x != nil {
+		return x.AddressPort
+	}
+	return ""
+}
+
+func (x *ServiceInsight_Service) GetZones() []string {
+	if x != nil {
+		return x.Zones
+	}
+	return nil
+}
+
+type ServiceInsight_Service_DataplaneStat struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Total         uint32                 `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
+	Online        uint32                 `protobuf:"varint,2,opt,name=online,proto3" json:"online,omitempty"`
+	Offline       uint32                 `protobuf:"varint,3,opt,name=offline,proto3" json:"offline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceInsight_Service_DataplaneStat) Reset() {
+	*x = ServiceInsight_Service_DataplaneStat{}
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceInsight_Service_DataplaneStat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceInsight_Service_DataplaneStat) ProtoMessage() {}
+
+func (x *ServiceInsight_Service_DataplaneStat) ProtoReflect() protoreflect.Message {
+	mi := &file_kds_kdspb_mesh_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceInsight_Service_DataplaneStat.ProtoReflect.Descriptor instead.
+func (*ServiceInsight_Service_DataplaneStat) Descriptor() ([]byte, []int) {
+	return file_kds_kdspb_mesh_proto_rawDescGZIP(), []int{17, 0, 0}
+}
+
+func (x *ServiceInsight_Service_DataplaneStat) GetTotal() uint32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *ServiceInsight_Service_DataplaneStat) GetOnline() uint32 {
+	if x != nil {
+		return x.Online
+	}
+	return 0
+}
+
+func (x *ServiceInsight_Service_DataplaneStat) GetOffline() uint32 {
+	if x != nil {
+		return x.Offline
+	}
+	return 0
 }
 
 var File_kds_kdspb_mesh_proto protoreflect.FileDescriptor
@@ -3733,7 +4029,40 @@ const file_kds_kdspb_mesh_proto_rawDesc = "" +
 	"\fEnvoyVersion\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
 	"\x05build\x18\x02 \x01(\tR\x05build\x12*\n" +
-	"\x10kumaDpCompatible\x18\x03 \x01(\bR\x10kumaDpCompatibleB'Z%github.com/atoll-mesh/atoll/kds/kdspbb\x06proto3"
+	"\x10kumaDpCompatible\x18\x03 \x01(\bR\x10kumaDpCompatible\"\xb5\a\n" +
+	"\x0eServiceInsight\x12L\n" +
+	"\bservices\x18\x02 \x03(\v20.kuma.mesh.v1alpha1.ServiceInsight.ServicesEntryR\bservices\x1a\xe5\x05\n" +
+	"\aService\x12I\n" +
+	"\x06status\x18\x01 \x01(\x0e21.kuma.mesh.v1alpha1.ServiceInsight.Service.StatusR\x06status\x12X\n" +
+	"\n" +
+	"dataplanes\x18\x02 \x01(\v28.kuma.mesh.v1alpha1.ServiceInsight.Service.DataplaneStatR\n" +
+	"dataplanes\x12f\n" +
+	"\x0eissuedBackends\x18\x03 \x03(\v2>.kuma.mesh.v1alpha1.ServiceInsight.Service.IssuedBackendsEntryR\x0eissuedBackends\x12Q\n" +
+	"\vserviceType\x18\x04 \x01(\x0e2/.kuma.mesh.v1alpha1.ServiceInsight.Service.TypeR\vserviceType\x12 \n" +
+	"\vaddressPort\x18\x05 \x01(\tR\vaddressPort\x12\x14\n" +
+	"\x05zones\x18\x06 \x03(\tR\x05zones\x1aW\n" +
+	"\rDataplaneStat\x12\x14\n" +
+	"\x05total\x18\x01 \x01(\rR\x05total\x12\x16\n" +
+	"\x06online\x18\x02 \x01(\rR\x06online\x12\x18\n" +
+	"\aoffline\x18\x03 \x01(\rR\aoffline\x1aA\n" +
+	"\x13IssuedBackendsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"V\n" +
+	"\x06Status\x12\b\n" +
+	"\x04none\x10\x00\x12\v\n" +
+	"\aoffline\x10\x01\x12\x16\n" +
+	"\x12partially_degraded\x10\x02\x12\n" +
+	"\n" +
+	"\x06online\x10\x03\x12\x11\n" +
+	"\rnot_available\x10\x04\"N\n" +
+	"\x04Type\x12\f\n" +
+	"\binternal\x10\x00\x12\f\n" +
+	"\bexternal\x10\x01\x12\x15\n" +
+	"\x11gateway_delegated\x10\x02\x12\x13\n" +
+	"\x0fgateway_builtin\x10\x03\x1ag\n" +
+	"\rServicesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12@\n" +
+	"\x05value\x18\x02 \x01(\v2*.kuma.mesh.v1alpha1.ServiceInsight.ServiceR\x05value:\x028\x01J\x04\b\x01\x10\x02B'Z%github.com/atoll-mesh/atoll/kds/kdspbb\x06proto3"
 
 var (
 	file_kds_kdspb_mesh_proto_rawDescOnce sync.Once
@@ -3747,8 +4076,8 @@ func file_kds_kdspb_mesh_proto_rawDescGZIP() []byte {
 	return file_kds_kdspb_mesh_proto_rawDescData
 }
 
-var file_kds_kdspb_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_kds_kdspb_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_kds_kdspb_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_kds_kdspb_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_kds_kdspb_mesh_proto_goTypes = []any{
 	(Mesh_MeshServices_Mode)(0),                                // 0: kuma.mesh.v1alpha1.Mesh.MeshServices.Mode
 	(CertificateAuthorityBackend_Mode)(0),                      // 1: kuma.mesh.v1alpha1.CertificateAuthorityBackend.Mode
@@ -3757,160 +4086,173 @@ var file_kds_kdspb_mesh_proto_goTypes = []any{
 	(Dataplane_Networking_TransparentProxying_IpFamilyMode)(0), // 4: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.IpFamilyMode
 	(Dataplane_Networking_Listener_Type)(0),                    // 5: kuma.mesh.v1alpha1.Dataplane.Networking.Listener.Type
 	(Dataplane_Networking_Listener_State)(0),                   // 6: kuma.mesh.v1alpha1.Dataplane.Networking.Listener.State
-	(*Mesh)(nil),                                               // 7: kuma.mesh.v1alpha1.Mesh
-	(*CertificateAuthorityBackend)(nil),                        // 8: kuma.mesh.v1alpha1.CertificateAuthorityBackend
-	(*Tracing)(nil),                                            // 9: kuma.mesh.v1alpha1.Tracing
-	(*TracingBackend)(nil),                                     // 10: kuma.mesh.v1alpha1.TracingBackend
-	(*Logging)(nil),                                            // 11: kuma.mesh.v1alpha1.Logging
-	(*LoggingBackend)(nil),                                     // 12: kuma.mesh.v1alpha1.LoggingBackend
-	(*Metrics)(nil),                                            // 13: kuma.mesh.v1alpha1.Metrics
-	(*MetricsBackend)(nil),                                     // 14: kuma.mesh.v1alpha1.MetricsBackend
-	(*Dataplane)(nil),                                          // 15: kuma.mesh.v1alpha1.Dataplane
-	(*EnvoyAdmin)(nil),                                         // 16: kuma.mesh.v1alpha1.EnvoyAdmin
-	(*DataplaneInsight)(nil),                                   // 17: kuma.mesh.v1alpha1.DataplaneInsight
-	(*DiscoverySubscription)(nil),                              // 18: kuma.mesh.v1alpha1.DiscoverySubscription
-	(*DiscoverySubscriptionStatus)(nil),                        // 19: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus
-	(*DiscoveryServiceStats)(nil),                              // 20: kuma.mesh.v1alpha1.DiscoveryServiceStats
-	(*Version)(nil),                                            // 21: kuma.mesh.v1alpha1.Version
-	(*KumaDpVersion)(nil),                                      // 22: kuma.mesh.v1alpha1.KumaDpVersion
-	(*EnvoyVersion)(nil),                                       // 23: kuma.mesh.v1alpha1.EnvoyVersion
-	(*Mesh_Mtls)(nil),                                          // 24: kuma.mesh.v1alpha1.Mesh.Mtls
-	(*Mesh_Networking)(nil),                                    // 25: kuma.mesh.v1alpha1.Mesh.Networking
-	(*Mesh_Routing)(nil),                                       // 26: kuma.mesh.v1alpha1.Mesh.Routing
-	(*Mesh_DataplaneProxyConstraints)(nil),                     // 27: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints
-	(*Mesh_Constraints)(nil),                                   // 28: kuma.mesh.v1alpha1.Mesh.Constraints
-	(*Mesh_MeshServices)(nil),                                  // 29: kuma.mesh.v1alpha1.Mesh.MeshServices
-	(*Mesh_Networking_Outbound)(nil),                           // 30: kuma.mesh.v1alpha1.Mesh.Networking.Outbound
-	(*Mesh_DataplaneProxyConstraints_Rules)(nil),               // 31: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules
-	nil, // 32: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules.TagsEntry
-	(*CertificateAuthorityBackend_DpCert)(nil),          // 33: kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert
-	(*CertificateAuthorityBackend_RootChain)(nil),       // 34: kuma.mesh.v1alpha1.CertificateAuthorityBackend.RootChain
-	(*CertificateAuthorityBackend_DpCert_Rotation)(nil), // 35: kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert.Rotation
-	(*Dataplane_Probes)(nil),                            // 36: kuma.mesh.v1alpha1.Dataplane.Probes
-	(*Dataplane_Networking)(nil),                        // 37: kuma.mesh.v1alpha1.Dataplane.Networking
-	(*Dataplane_Probes_Endpoint)(nil),                   // 38: kuma.mesh.v1alpha1.Dataplane.Probes.Endpoint
-	(*Dataplane_Networking_Inbound)(nil),                // 39: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound
-	(*Dataplane_Networking_Outbound)(nil),               // 40: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound
-	(*Dataplane_Networking_Gateway)(nil),                // 41: kuma.mesh.v1alpha1.Dataplane.Networking.Gateway
-	(*Dataplane_Networking_TransparentProxying)(nil),    // 42: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying
-	(*Dataplane_Networking_Listener)(nil),               // 43: kuma.mesh.v1alpha1.Dataplane.Networking.Listener
-	(*Dataplane_Networking_Inbound_Health)(nil),         // 44: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.Health
-	(*Dataplane_Networking_Inbound_ServiceProbe)(nil),   // 45: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe
-	nil, // 46: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.TagsEntry
-	(*Dataplane_Networking_Inbound_ServiceProbe_Tcp)(nil), // 47: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.Tcp
-	(*Dataplane_Networking_Outbound_BackendRef)(nil),      // 48: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.BackendRef
-	nil, // 49: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.TagsEntry
-	nil, // 50: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.BackendRef.LabelsEntry
-	nil, // 51: kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.TagsEntry
-	(*Dataplane_Networking_TransparentProxying_ReachableBackendRef)(nil), // 52: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef
-	(*Dataplane_Networking_TransparentProxying_ReachableBackends)(nil),   // 53: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackends
-	nil,                                            // 54: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef.LabelsEntry
-	(*DataplaneInsight_MTLS)(nil),                  // 55: kuma.mesh.v1alpha1.DataplaneInsight.MTLS
-	(*DataplaneInsight_OpenTelemetry)(nil),         // 56: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry
-	(*DataplaneInsight_Condition)(nil),             // 57: kuma.mesh.v1alpha1.DataplaneInsight.Condition
-	(*DataplaneInsight_Rejected)(nil),              // 58: kuma.mesh.v1alpha1.DataplaneInsight.Rejected
-	(*DataplaneInsight_OpenTelemetry_Signal)(nil),  // 59: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Signal
-	(*DataplaneInsight_OpenTelemetry_Backend)(nil), // 60: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend
-	nil,                            // 61: kuma.mesh.v1alpha1.Version.DependenciesEntry
-	(*structpb.Struct)(nil),        // 62: google.protobuf.Struct
-	(*wrapperspb.DoubleValue)(nil), // 63: google.protobuf.DoubleValue
-	(*timestamppb.Timestamp)(nil),  // 64: google.protobuf.Timestamp
-	(*wrapperspb.BoolValue)(nil),   // 65: google.protobuf.BoolValue
-	(*durationpb.Duration)(nil),    // 66: google.protobuf.Duration
-	(*wrapperspb.UInt32Value)(nil), // 67: google.protobuf.UInt32Value
+	(ServiceInsight_Service_Status)(0),                         // 7: kuma.mesh.v1alpha1.ServiceInsight.Service.Status
+	(ServiceInsight_Service_Type)(0),                           // 8: kuma.mesh.v1alpha1.ServiceInsight.Service.Type
+	(*Mesh)(nil),                                               // 9: kuma.mesh.v1alpha1.Mesh
+	(*CertificateAuthorityBackend)(nil),                        // 10: kuma.mesh.v1alpha1.CertificateAuthorityBackend
+	(*Tracing)(nil),                                            // 11: kuma.mesh.v1alpha1.Tracing
+	(*TracingBackend)(nil),                                     // 12: kuma.mesh.v1alpha1.TracingBackend
+	(*Logging)(nil),                                            // 13: kuma.mesh.v1alpha1.Logging
+	(*LoggingBackend)(nil),                                     // 14: kuma.mesh.v1alpha1.LoggingBackend
+	(*Metrics)(nil),                                            // 15: kuma.mesh.v1alpha1.Metrics
+	(*MetricsBackend)(nil),                                     // 16: kuma.mesh.v1alpha1.MetricsBackend
+	(*Dataplane)(nil),                                          // 17: kuma.mesh.v1alpha1.Dataplane
+	(*EnvoyAdmin)(nil),                                         // 18: kuma.mesh.v1alpha1.EnvoyAdmin
+	(*DataplaneInsight)(nil),                                   // 19: kuma.mesh.v1alpha1.DataplaneInsight
+	(*DiscoverySubscription)(nil),                              // 20: kuma.mesh.v1alpha1.DiscoverySubscription
+	(*DiscoverySubscriptionStatus)(nil),                        // 21: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus
+	(*DiscoveryServiceStats)(nil),                              // 22: kuma.mesh.v1alpha1.DiscoveryServiceStats
+	(*Version)(nil),                                            // 23: kuma.mesh.v1alpha1.Version
+	(*KumaDpVersion)(nil),                                      // 24: kuma.mesh.v1alpha1.KumaDpVersion
+	(*EnvoyVersion)(nil),                                       // 25: kuma.mesh.v1alpha1.EnvoyVersion
+	(*ServiceInsight)(nil),                                     // 26: kuma.mesh.v1alpha1.ServiceInsight
+	(*Mesh_Mtls)(nil),                                          // 27: kuma.mesh.v1alpha1.Mesh.Mtls
+	(*Mesh_Networking)(nil),                                    // 28: kuma.mesh.v1alpha1.Mesh.Networking
+	(*Mesh_Routing)(nil),                                       // 29: kuma.mesh.v1alpha1.Mesh.Routing
+	(*Mesh_DataplaneProxyConstraints)(nil),                     // 30: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints
+	(*Mesh_Constraints)(nil),                                   // 31: kuma.mesh.v1alpha1.Mesh.Constraints
+	(*Mesh_MeshServices)(nil),                                  // 32: kuma.mesh.v1alpha1.Mesh.MeshServices
+	(*Mesh_Networking_Outbound)(nil),                           // 33: kuma.mesh.v1alpha1.Mesh.Networking.Outbound
+	(*Mesh_DataplaneProxyConstraints_Rules)(nil),               // 34: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules
+	nil, // 35: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules.TagsEntry
+	(*CertificateAuthorityBackend_DpCert)(nil),          // 36: kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert
+	(*CertificateAuthorityBackend_RootChain)(nil),       // 37: kuma.mesh.v1alpha1.CertificateAuthorityBackend.RootChain
+	(*CertificateAuthorityBackend_DpCert_Rotation)(nil), // 38: kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert.Rotation
+	(*Dataplane_Probes)(nil),                            // 39: kuma.mesh.v1alpha1.Dataplane.Probes
+	(*Dataplane_Networking)(nil),                        // 40: kuma.mesh.v1alpha1.Dataplane.Networking
+	(*Dataplane_Probes_Endpoint)(nil),                   // 41: kuma.mesh.v1alpha1.Dataplane.Probes.Endpoint
+	(*Dataplane_Networking_Inbound)(nil),                // 42: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound
+	(*Dataplane_Networking_Outbound)(nil),               // 43: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound
+	(*Dataplane_Networking_Gateway)(nil),                // 44: kuma.mesh.v1alpha1.Dataplane.Networking.Gateway
+	(*Dataplane_Networking_TransparentProxying)(nil),    // 45: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying
+	(*Dataplane_Networking_Listener)(nil),               // 46: kuma.mesh.v1alpha1.Dataplane.Networking.Listener
+	(*Dataplane_Networking_Inbound_Health)(nil),         // 47: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.Health
+	(*Dataplane_Networking_Inbound_ServiceProbe)(nil),   // 48: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe
+	nil, // 49: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.TagsEntry
+	(*Dataplane_Networking_Inbound_ServiceProbe_Tcp)(nil), // 50: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.Tcp
+	(*Dataplane_Networking_Outbound_BackendRef)(nil),      // 51: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.BackendRef
+	nil, // 52: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.TagsEntry
+	nil, // 53: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.BackendRef.LabelsEntry
+	nil, // 54: kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.TagsEntry
+	(*Dataplane_Networking_TransparentProxying_ReachableBackendRef)(nil), // 55: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef
+	(*Dataplane_Networking_TransparentProxying_ReachableBackends)(nil),   // 56: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackends
+	nil,                                            // 57: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef.LabelsEntry
+	(*DataplaneInsight_MTLS)(nil),                  // 58: kuma.mesh.v1alpha1.DataplaneInsight.MTLS
+	(*DataplaneInsight_OpenTelemetry)(nil),         // 59: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry
+	(*DataplaneInsight_Condition)(nil),             // 60: kuma.mesh.v1alpha1.DataplaneInsight.Condition
+	(*DataplaneInsight_Rejected)(nil),              // 61: kuma.mesh.v1alpha1.DataplaneInsight.Rejected
+	(*DataplaneInsight_OpenTelemetry_Signal)(nil),  // 62: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Signal
+	(*DataplaneInsight_OpenTelemetry_Backend)(nil), // 63: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend
+	nil,                            // 64: kuma.mesh.v1alpha1.Version.DependenciesEntry
+	(*ServiceInsight_Service)(nil), // 65: kuma.mesh.v1alpha1.ServiceInsight.Service
+	nil,                            // 66: kuma.mesh.v1alpha1.ServiceInsight.ServicesEntry
+	(*ServiceInsight_Service_DataplaneStat)(nil), // 67: kuma.mesh.v1alpha1.ServiceInsight.Service.DataplaneStat
+	nil,                            // 68: kuma.mesh.v1alpha1.ServiceInsight.Service.IssuedBackendsEntry
+	(*structpb.Struct)(nil),        // 69: google.protobuf.Struct
+	(*wrapperspb.DoubleValue)(nil), // 70: google.protobuf.DoubleValue
+	(*timestamppb.Timestamp)(nil),  // 71: google.protobuf.Timestamp
+	(*wrapperspb.BoolValue)(nil),   // 72: google.protobuf.BoolValue
+	(*durationpb.Duration)(nil),    // 73: google.protobuf.Duration
+	(*wrapperspb.UInt32Value)(nil), // 74: google.protobuf.UInt32Value
 }
 var file_kds_kdspb_mesh_proto_depIdxs = []int32{
-	24, // 0: kuma.mesh.v1alpha1.Mesh.mtls:type_name -> kuma.mesh.v1alpha1.Mesh.Mtls
-	9,  // 1: kuma.mesh.v1alpha1.Mesh.tracing:type_name -> kuma.mesh.v1alpha1.Tracing
-	11, // 2: kuma.mesh.v1alpha1.Mesh.logging:type_name -> kuma.mesh.v1alpha1.Logging
-	13, // 3: kuma.mesh.v1alpha1.Mesh.metrics:type_name -> kuma.mesh.v1alpha1.Metrics
-	25, // 4: kuma.mesh.v1alpha1.Mesh.networking:type_name -> kuma.mesh.v1alpha1.Mesh.Networking
-	26, // 5: kuma.mesh.v1alpha1.Mesh.routing:type_name -> kuma.mesh.v1alpha1.Mesh.Routing
-	28, // 6: kuma.mesh.v1alpha1.Mesh.constraints:type_name -> kuma.mesh.v1alpha1.Mesh.Constraints
-	29, // 7: kuma.mesh.v1alpha1.Mesh.meshServices:type_name -> kuma.mesh.v1alpha1.Mesh.MeshServices
-	33, // 8: kuma.mesh.v1alpha1.CertificateAuthorityBackend.dpCert:type_name -> kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert
-	62, // 9: kuma.mesh.v1alpha1.CertificateAuthorityBackend.conf:type_name -> google.protobuf.Struct
+	27, // 0: kuma.mesh.v1alpha1.Mesh.mtls:type_name -> kuma.mesh.v1alpha1.Mesh.Mtls
+	11, // 1: kuma.mesh.v1alpha1.Mesh.tracing:type_name -> kuma.mesh.v1alpha1.Tracing
+	13, // 2: kuma.mesh.v1alpha1.Mesh.logging:type_name -> kuma.mesh.v1alpha1.Logging
+	15, // 3: kuma.mesh.v1alpha1.Mesh.metrics:type_name -> kuma.mesh.v1alpha1.Metrics
+	28, // 4: kuma.mesh.v1alpha1.Mesh.networking:type_name -> kuma.mesh.v1alpha1.Mesh.Networking
+	29, // 5: kuma.mesh.v1alpha1.Mesh.routing:type_name -> kuma.mesh.v1alpha1.Mesh.Routing
+	31, // 6: kuma.mesh.v1alpha1.Mesh.constraints:type_name -> kuma.mesh.v1alpha1.Mesh.Constraints
+	32, // 7: kuma.mesh.v1alpha1.Mesh.meshServices:type_name -> kuma.mesh.v1alpha1.Mesh.MeshServices
+	36, // 8: kuma.mesh.v1alpha1.CertificateAuthorityBackend.dpCert:type_name -> kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert
+	69, // 9: kuma.mesh.v1alpha1.CertificateAuthorityBackend.conf:type_name -> google.protobuf.Struct
 	1,  // 10: kuma.mesh.v1alpha1.CertificateAuthorityBackend.mode:type_name -> kuma.mesh.v1alpha1.CertificateAuthorityBackend.Mode
-	34, // 11: kuma.mesh.v1alpha1.CertificateAuthorityBackend.rootChain:type_name -> kuma.mesh.v1alpha1.CertificateAuthorityBackend.RootChain
-	10, // 12: kuma.mesh.v1alpha1.Tracing.backends:type_name -> kuma.mesh.v1alpha1.TracingBackend
-	63, // 13: kuma.mesh.v1alpha1.TracingBackend.sampling:type_name -> google.protobuf.DoubleValue
-	62, // 14: kuma.mesh.v1alpha1.TracingBackend.conf:type_name -> google.protobuf.Struct
-	12, // 15: kuma.mesh.v1alpha1.Logging.backends:type_name -> kuma.mesh.v1alpha1.LoggingBackend
-	62, // 16: kuma.mesh.v1alpha1.LoggingBackend.conf:type_name -> google.protobuf.Struct
-	14, // 17: kuma.mesh.v1alpha1.Metrics.backends:type_name -> kuma.mesh.v1alpha1.MetricsBackend
-	62, // 18: kuma.mesh.v1alpha1.MetricsBackend.conf:type_name -> google.protobuf.Struct
-	37, // 19: kuma.mesh.v1alpha1.Dataplane.networking:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking
-	14, // 20: kuma.mesh.v1alpha1.Dataplane.metrics:type_name -> kuma.mesh.v1alpha1.MetricsBackend
-	36, // 21: kuma.mesh.v1alpha1.Dataplane.probes:type_name -> kuma.mesh.v1alpha1.Dataplane.Probes
-	18, // 22: kuma.mesh.v1alpha1.DataplaneInsight.subscriptions:type_name -> kuma.mesh.v1alpha1.DiscoverySubscription
-	55, // 23: kuma.mesh.v1alpha1.DataplaneInsight.mTLS:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.MTLS
-	62, // 24: kuma.mesh.v1alpha1.DataplaneInsight.metadata:type_name -> google.protobuf.Struct
-	56, // 25: kuma.mesh.v1alpha1.DataplaneInsight.openTelemetry:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry
-	57, // 26: kuma.mesh.v1alpha1.DataplaneInsight.conditions:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.Condition
-	58, // 27: kuma.mesh.v1alpha1.DataplaneInsight.rejected:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.Rejected
-	64, // 28: kuma.mesh.v1alpha1.DiscoverySubscription.connect_time:type_name -> google.protobuf.Timestamp
-	64, // 29: kuma.mesh.v1alpha1.DiscoverySubscription.disconnect_time:type_name -> google.protobuf.Timestamp
-	19, // 30: kuma.mesh.v1alpha1.DiscoverySubscription.status:type_name -> kuma.mesh.v1alpha1.DiscoverySubscriptionStatus
-	21, // 31: kuma.mesh.v1alpha1.DiscoverySubscription.version:type_name -> kuma.mesh.v1alpha1.Version
-	64, // 32: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.last_update_time:type_name -> google.protobuf.Timestamp
-	20, // 33: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.total:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
-	20, // 34: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.cds:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
-	20, // 35: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.eds:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
-	20, // 36: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.lds:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
-	20, // 37: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.rds:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
-	22, // 38: kuma.mesh.v1alpha1.Version.kumaDp:type_name -> kuma.mesh.v1alpha1.KumaDpVersion
-	23, // 39: kuma.mesh.v1alpha1.Version.envoy:type_name -> kuma.mesh.v1alpha1.EnvoyVersion
-	61, // 40: kuma.mesh.v1alpha1.Version.dependencies:type_name -> kuma.mesh.v1alpha1.Version.DependenciesEntry
-	8,  // 41: kuma.mesh.v1alpha1.Mesh.Mtls.backends:type_name -> kuma.mesh.v1alpha1.CertificateAuthorityBackend
-	30, // 42: kuma.mesh.v1alpha1.Mesh.Networking.outbound:type_name -> kuma.mesh.v1alpha1.Mesh.Networking.Outbound
-	31, // 43: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.requirements:type_name -> kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules
-	31, // 44: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.restrictions:type_name -> kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules
-	27, // 45: kuma.mesh.v1alpha1.Mesh.Constraints.dataplaneProxy:type_name -> kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints
-	0,  // 46: kuma.mesh.v1alpha1.Mesh.MeshServices.mode:type_name -> kuma.mesh.v1alpha1.Mesh.MeshServices.Mode
-	65, // 47: kuma.mesh.v1alpha1.Mesh.Networking.Outbound.passthrough:type_name -> google.protobuf.BoolValue
-	32, // 48: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules.tags:type_name -> kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules.TagsEntry
-	35, // 49: kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert.rotation:type_name -> kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert.Rotation
-	66, // 50: kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert.requestTimeout:type_name -> google.protobuf.Duration
-	66, // 51: kuma.mesh.v1alpha1.CertificateAuthorityBackend.RootChain.requestTimeout:type_name -> google.protobuf.Duration
-	38, // 52: kuma.mesh.v1alpha1.Dataplane.Probes.endpoints:type_name -> kuma.mesh.v1alpha1.Dataplane.Probes.Endpoint
-	39, // 53: kuma.mesh.v1alpha1.Dataplane.Networking.inbound:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound
-	40, // 54: kuma.mesh.v1alpha1.Dataplane.Networking.outbound:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Outbound
-	41, // 55: kuma.mesh.v1alpha1.Dataplane.Networking.gateway:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Gateway
-	42, // 56: kuma.mesh.v1alpha1.Dataplane.Networking.transparent_proxying:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying
-	16, // 57: kuma.mesh.v1alpha1.Dataplane.Networking.admin:type_name -> kuma.mesh.v1alpha1.EnvoyAdmin
-	43, // 58: kuma.mesh.v1alpha1.Dataplane.Networking.listeners:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Listener
-	46, // 59: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.tags:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.TagsEntry
-	44, // 60: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.health:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.Health
-	45, // 61: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.serviceProbe:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe
-	2,  // 62: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.state:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.State
-	49, // 63: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.tags:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.TagsEntry
-	48, // 64: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.backendRef:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.BackendRef
-	51, // 65: kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.tags:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.TagsEntry
-	3,  // 66: kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.type:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.GatewayType
-	4,  // 67: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ip_family_mode:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.IpFamilyMode
-	53, // 68: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.reachable_backends:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackends
-	5,  // 69: kuma.mesh.v1alpha1.Dataplane.Networking.Listener.type:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Listener.Type
-	6,  // 70: kuma.mesh.v1alpha1.Dataplane.Networking.Listener.state:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Listener.State
-	66, // 71: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.interval:type_name -> google.protobuf.Duration
-	66, // 72: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.timeout:type_name -> google.protobuf.Duration
-	67, // 73: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.unhealthy_threshold:type_name -> google.protobuf.UInt32Value
-	67, // 74: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.healthy_threshold:type_name -> google.protobuf.UInt32Value
-	47, // 75: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.tcp:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.Tcp
-	50, // 76: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.BackendRef.labels:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.BackendRef.LabelsEntry
-	67, // 77: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef.port:type_name -> google.protobuf.UInt32Value
-	54, // 78: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef.labels:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef.LabelsEntry
-	52, // 79: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackends.refs:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef
-	64, // 80: kuma.mesh.v1alpha1.DataplaneInsight.MTLS.certificate_expiration_time:type_name -> google.protobuf.Timestamp
-	64, // 81: kuma.mesh.v1alpha1.DataplaneInsight.MTLS.last_certificate_regeneration:type_name -> google.protobuf.Timestamp
-	60, // 82: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.backends:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend
-	59, // 83: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend.traces:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Signal
-	59, // 84: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend.logs:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Signal
-	59, // 85: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend.metrics:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Signal
-	86, // [86:86] is the sub-list for method output_type
-	86, // [86:86] is the sub-list for method input_type
-	86, // [86:86] is the sub-list for extension type_name
-	86, // [86:86] is the sub-list for extension extendee
-	0,  // [0:86] is the sub-list for field type_name
+	37, // 11: kuma.mesh.v1alpha1.CertificateAuthorityBackend.rootChain:type_name -> kuma.mesh.v1alpha1.CertificateAuthorityBackend.RootChain
+	12, // 12: kuma.mesh.v1alpha1.Tracing.backends:type_name -> kuma.mesh.v1alpha1.TracingBackend
+	70, // 13: kuma.mesh.v1alpha1.TracingBackend.sampling:type_name -> google.protobuf.DoubleValue
+	69, // 14: kuma.mesh.v1alpha1.TracingBackend.conf:type_name -> google.protobuf.Struct
+	14, // 15: kuma.mesh.v1alpha1.Logging.backends:type_name -> kuma.mesh.v1alpha1.LoggingBackend
+	69, // 16: kuma.mesh.v1alpha1.LoggingBackend.conf:type_name -> google.protobuf.Struct
+	16, // 17: kuma.mesh.v1alpha1.Metrics.backends:type_name -> kuma.mesh.v1alpha1.MetricsBackend
+	69, // 18: kuma.mesh.v1alpha1.MetricsBackend.conf:type_name -> google.protobuf.Struct
+	40, // 19: kuma.mesh.v1alpha1.Dataplane.networking:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking
+	16, // 20: kuma.mesh.v1alpha1.Dataplane.metrics:type_name -> kuma.mesh.v1alpha1.MetricsBackend
+	39, // 21: kuma.mesh.v1alpha1.Dataplane.probes:type_name -> kuma.mesh.v1alpha1.Dataplane.Probes
+	20, // 22: kuma.mesh.v1alpha1.DataplaneInsight.subscriptions:type_name -> kuma.mesh.v1alpha1.DiscoverySubscription
+	58, // 23: kuma.mesh.v1alpha1.DataplaneInsight.mTLS:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.MTLS
+	69, // 24: kuma.mesh.v1alpha1.DataplaneInsight.metadata:type_name -> google.protobuf.Struct
+	59, // 25: kuma.mesh.v1alpha1.DataplaneInsight.openTelemetry:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry
+	60, // 26: kuma.mesh.v1alpha1.DataplaneInsight.conditions:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.Condition
+	61, // 27: kuma.mesh.v1alpha1.DataplaneInsight.rejected:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.Rejected
+	71, // 28: kuma.mesh.v1alpha1.DiscoverySubscription.connect_time:type_name -> google.protobuf.Timestamp
+	71, // 29: kuma.mesh.v1alpha1.DiscoverySubscription.disconnect_time:type_name -> google.protobuf.Timestamp
+	21, // 30: kuma.mesh.v1alpha1.DiscoverySubscription.status:type_name -> kuma.mesh.v1alpha1.DiscoverySubscriptionStatus
+	23, // 31: kuma.mesh.v1alpha1.DiscoverySubscription.version:type_name -> kuma.mesh.v1alpha1.Version
+	71, // 32: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.last_update_time:type_name -> google.protobuf.Timestamp
+	22, // 33: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.total:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
+	22, // 34: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.cds:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
+	22, // 35: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.eds:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
+	22, // 36: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.lds:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
+	22, // 37: kuma.mesh.v1alpha1.DiscoverySubscriptionStatus.rds:type_name -> kuma.mesh.v1alpha1.DiscoveryServiceStats
+	24, // 38: kuma.mesh.v1alpha1.Version.kumaDp:type_name -> kuma.mesh.v1alpha1.KumaDpVersion
+	25, // 39: kuma.mesh.v1alpha1.Version.envoy:type_name -> kuma.mesh.v1alpha1.EnvoyVersion
+	64, // 40: kuma.mesh.v1alpha1.Version.dependencies:type_name -> kuma.mesh.v1alpha1.Version.DependenciesEntry
+	66, // 41: kuma.mesh.v1alpha1.ServiceInsight.services:type_name -> kuma.mesh.v1alpha1.ServiceInsight.ServicesEntry
+	10, // 42: kuma.mesh.v1alpha1.Mesh.Mtls.backends:type_name -> kuma.mesh.v1alpha1.CertificateAuthorityBackend
+	33, // 43: kuma.mesh.v1alpha1.Mesh.Networking.outbound:type_name -> kuma.mesh.v1alpha1.Mesh.Networking.Outbound
+	34, // 44: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.requirements:type_name -> kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules
+	34, // 45: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.restrictions:type_name -> kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules
+	30, // 46: kuma.mesh.v1alpha1.Mesh.Constraints.dataplaneProxy:type_name -> kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints
+	0,  // 47: kuma.mesh.v1alpha1.Mesh.MeshServices.mode:type_name -> kuma.mesh.v1alpha1.Mesh.MeshServices.Mode
+	72, // 48: kuma.mesh.v1alpha1.Mesh.Networking.Outbound.passthrough:type_name -> google.protobuf.BoolValue
+	35, // 49: kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules.tags:type_name -> kuma.mesh.v1alpha1.Mesh.DataplaneProxyConstraints.Rules.TagsEntry
+	38, // 50: kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert.rotation:type_name -> kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert.Rotation
+	73, // 51: kuma.mesh.v1alpha1.CertificateAuthorityBackend.DpCert.requestTimeout:type_name -> google.protobuf.Duration
+	73, // 52: kuma.mesh.v1alpha1.CertificateAuthorityBackend.RootChain.requestTimeout:type_name -> google.protobuf.Duration
+	41, // 53: kuma.mesh.v1alpha1.Dataplane.Probes.endpoints:type_name -> kuma.mesh.v1alpha1.Dataplane.Probes.Endpoint
+	42, // 54: kuma.mesh.v1alpha1.Dataplane.Networking.inbound:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound
+	43, // 55: kuma.mesh.v1alpha1.Dataplane.Networking.outbound:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Outbound
+	44, // 56: kuma.mesh.v1alpha1.Dataplane.Networking.gateway:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Gateway
+	45, // 57: kuma.mesh.v1alpha1.Dataplane.Networking.transparent_proxying:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying
+	18, // 58: kuma.mesh.v1alpha1.Dataplane.Networking.admin:type_name -> kuma.mesh.v1alpha1.EnvoyAdmin
+	46, // 59: kuma.mesh.v1alpha1.Dataplane.Networking.listeners:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Listener
+	49, // 60: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.tags:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.TagsEntry
+	47, // 61: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.health:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.Health
+	48, // 62: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.serviceProbe:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe
+	2,  // 63: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.state:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.State
+	52, // 64: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.tags:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.TagsEntry
+	51, // 65: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.backendRef:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.BackendRef
+	54, // 66: kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.tags:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.TagsEntry
+	3,  // 67: kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.type:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Gateway.GatewayType
+	4,  // 68: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ip_family_mode:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.IpFamilyMode
+	56, // 69: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.reachable_backends:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackends
+	5,  // 70: kuma.mesh.v1alpha1.Dataplane.Networking.Listener.type:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Listener.Type
+	6,  // 71: kuma.mesh.v1alpha1.Dataplane.Networking.Listener.state:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Listener.State
+	73, // 72: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.interval:type_name -> google.protobuf.Duration
+	73, // 73: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.timeout:type_name -> google.protobuf.Duration
+	74, // 74: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.unhealthy_threshold:type_name -> google.protobuf.UInt32Value
+	74, // 75: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.healthy_threshold:type_name -> google.protobuf.UInt32Value
+	50, // 76: kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.tcp:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Inbound.ServiceProbe.Tcp
+	53, // 77: kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.BackendRef.labels:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.Outbound.BackendRef.LabelsEntry
+	74, // 78: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef.port:type_name -> google.protobuf.UInt32Value
+	57, // 79: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef.labels:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef.LabelsEntry
+	55, // 80: kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackends.refs:type_name -> kuma.mesh.v1alpha1.Dataplane.Networking.TransparentProxying.ReachableBackendRef
+	71, // 81: kuma.mesh.v1alpha1.DataplaneInsight.MTLS.certificate_expiration_time:type_name -> google.protobuf.Timestamp
+	71, // 82: kuma.mesh.v1alpha1.DataplaneInsight.MTLS.last_certificate_regeneration:type_name -> google.protobuf.Timestamp
+	63, // 83: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.backends:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend
+	62, // 84: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend.traces:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Signal
+	62, // 85: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend.logs:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Signal
+	62, // 86: kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Backend.metrics:type_name -> kuma.mesh.v1alpha1.DataplaneInsight.OpenTelemetry.Signal
+	7,  // 87: kuma.mesh.v1alpha1.ServiceInsight.Service.status:type_name -> kuma.mesh.v1alpha1.ServiceInsight.Service.Status
+	67, // 88: kuma.mesh.v1alpha1.ServiceInsight.Service.dataplanes:type_name -> kuma.mesh.v1alpha1.ServiceInsight.Service.DataplaneStat
+	68, // 89: kuma.mesh.v1alpha1.ServiceInsight.Service.issuedBackends:type_name -> kuma.mesh.v1alpha1.ServiceInsight.Service.IssuedBackendsEntry
+	8,  // 90: kuma.mesh.v1alpha1.ServiceInsight.Service.serviceType:type_name -> kuma.mesh.v1alpha1.ServiceInsight.Service.Type
+	65, // 91: kuma.mesh.v1alpha1.ServiceInsight.ServicesEntry.value:type_name -> kuma.mesh.v1alpha1.ServiceInsight.Service
+	92, // [92:92] is the sub-list for method output_type
+	92, // [92:92] is the sub-list for method input_type
+	92, // [92:92] is the sub-list for extension type_name
+	92, // [92:92] is the sub-list for extension extendee
+	0,  // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_kds_kdspb_mesh_proto_init() }
@@ -3923,8 +4265,8 @@ func file_kds_kdspb_mesh_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kds_kdspb_mesh_proto_rawDesc), len(file_kds_kdspb_mesh_proto_rawDesc)),
-			NumEnums:      7,
-			NumMessages:   55,
+			NumEnums:      9,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
