@@ -58,10 +58,10 @@ type Feeder struct {
 
 	mu      sync.Mutex
 	pending map[stream]xds.Status
+	urgent  map[stream]struct{} // those of pending that do not wait for the flush
+	written map[stream]shown    // what the rows say
 	marks   []mark              // in the order of the database's revisions
 	gone    map[api.ID]struct{} // Dataplanes that were deleted
-
-	written map[stream]shown // of Run's goroutine: what the rows say
 }
 
 // stream is one connection of a proxy to this instance.
@@ -90,15 +90,26 @@ type shown struct {
 	rejections int
 }
 
+func shownBy(s xds.Status) shown { return shown{s.Closed, listens(s), len(s.Rejections)} }
+
 // New returns a feeder; Run does the work.
 func New(o Options) *Feeder {
-	return &Feeder{o: o, wake: make(chan struct{}, 1), pending: map[stream]xds.Status{}, written: map[stream]shown{}, gone: map[api.ID]struct{}{}}
+	return &Feeder{
+		o: o, wake: make(chan struct{}, 1),
+		pending: map[stream]xds.Status{}, urgent: map[stream]struct{}{}, written: map[stream]shown{}, gone: map[api.ID]struct{}{},
+	}
 }
 
 // Report notes the newest status of a stream. It never blocks.
 func (f *Feeder) Report(s xds.Status) {
 	f.mu.Lock()
-	f.pending[stream{s.Proxy, s.Stream}] = s
+	id := stream{s.Proxy, s.Stream}
+	f.pending[id] = s
+	if was, ok := f.written[id]; ok && was == shownBy(s) && was.rejections == 0 {
+		delete(f.urgent, id)
+	} else {
+		f.urgent[id] = struct{}{}
+	}
 	f.mu.Unlock()
 	f.Poke()
 }
@@ -206,25 +217,32 @@ func (f *Feeder) Run(ctx context.Context) error {
 	}
 }
 
-// due takes the reports that are to be written now, streams in their order.
+// due takes the reports that are to be written now, streams in their order. It
+// looks at no others: while a thousand proxies acknowledge, it runs a thousand
+// times.
 func (f *Feeder) due(all bool) []xds.Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var out []xds.Status
-	for id, s := range f.pending {
-		was, ok := f.written[id]
-		now := shown{s.Closed, listens(s), len(s.Rejections)}
-		if !all && ok && was == now && now.rejections == 0 {
-			continue
+	if all {
+		for id := range f.pending {
+			f.urgent[id] = struct{}{}
 		}
+	}
+	if len(f.urgent) == 0 {
+		return nil
+	}
+	out := make([]xds.Status, 0, len(f.urgent))
+	for id := range f.urgent {
+		s := f.pending[id]
 		out = append(out, s)
 		delete(f.pending, id)
 		if s.Closed {
 			delete(f.written, id)
 		} else {
-			f.written[id] = now
+			f.written[id] = shownBy(s)
 		}
 	}
+	clear(f.urgent)
 	slices.SortFunc(out, func(a, b xds.Status) int { return cmp.Compare(a.Stream, b.Stream) })
 	return out
 }
