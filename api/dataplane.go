@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -159,6 +160,11 @@ var Dataplanes = newKind(Kind[Dataplane]{
 	},
 	Label:    dataplaneLabels,
 	Validate: validateDataplane,
+	Share: func(s, with *Dataplane) {
+		if slices.EqualFunc(s.Networking.Outbound, with.Networking.Outbound, Outbound.equal) {
+			s.Networking.Outbound = with.Networking.Outbound
+		}
+	},
 })
 
 // dataplaneLabels adds the workload, by which services and identities find the
@@ -315,6 +321,12 @@ func (in *Inbound) check(r *Report) {
 		positive("unhealthyThreshold", p.UnhealthyThreshold != nil && *p.UnhealthyThreshold == 0)
 		positive("healthyThreshold", p.HealthyThreshold != nil && *p.HealthyThreshold == 0)
 	}
+}
+
+func (out Outbound) equal(o Outbound) bool {
+	a, b := out.BackendRef, o.BackendRef
+	return out.Address == o.Address && out.Port == o.Port &&
+		a.Kind == b.Kind && a.Name == b.Name && a.Port == b.Port && maps.Equal(a.Labels, b.Labels)
 }
 
 func (out *Outbound) check(r *Report) {

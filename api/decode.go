@@ -6,12 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // Decode turns the written spec into a row; see [AnyKind].
 func (k *Kind[S]) Decode(m Meta, spec json.RawMessage, strict bool, r *Report) Row {
 	m.Kind = k.Name
-	o := &Object[S]{Meta: m, Written: compact(spec)}
+	o := &Object[S]{Meta: m, Written: Compact(spec)}
 	at := r
 	if !k.Flat {
 		at = r.At("spec")
@@ -25,8 +26,11 @@ func (k *Kind[S]) Decode(m Meta, spec json.RawMessage, strict bool, r *Report) R
 	if k.Upgrade != nil {
 		k.Upgrade(tree, at)
 	}
-	meaning := &Report{path: at.path}
-	checkShape(k.shape, tree, strict, k.Flat, at, meaning)
+	meaning := &Report{up: at}
+	for _, path := range checkShape(k.shape, tree, strict, k.Flat, at, meaning) {
+		top := r.top()
+		top.unknown = append(top.unknown, strings.TrimPrefix(path, at.Path()+"."))
+	}
 	if len(r.Faults()) == before { // meaning is judged on what has the right shape
 		k.read(o, tree, meaning)
 	}
@@ -55,19 +59,6 @@ func (k *Kind[S]) read(o *Object[S], tree map[string]any, r *Report) {
 	}
 }
 
-// Unknown lists the paths in the written spec that no field matches.
-func (k *Kind[S]) Unknown(spec json.RawMessage) []string {
-	tree, err := readTree(spec)
-	if err != nil {
-		return nil
-	}
-	var r Report
-	if k.Upgrade != nil {
-		k.Upgrade(tree, &r)
-	}
-	return unknownFields(k.shape, tree)
-}
-
 // readTree keeps numbers as they are written, so that no digit is lost.
 func readTree(spec json.RawMessage) (map[string]any, error) {
 	tree := map[string]any{}
@@ -92,9 +83,12 @@ func orEmpty(spec json.RawMessage) json.RawMessage {
 	return spec
 }
 
-func compact(spec json.RawMessage) json.RawMessage {
+// Compact is the form in which rows keep a spec: without spaces. What has none is
+// returned as it is, so that a row, its record and whoever wrote it share the text.
+func Compact(spec json.RawMessage) json.RawMessage {
+	spec = orEmpty(spec)
 	var b bytes.Buffer
-	if json.Compact(&b, orEmpty(spec)) != nil {
+	if json.Compact(&b, spec) != nil || b.Len() == len(spec) {
 		return spec
 	}
 	return b.Bytes()

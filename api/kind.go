@@ -68,6 +68,10 @@ type Kind[S any] struct {
 	Place func(path string) string
 	// Cross narrows Across: may this row be sent on to other zones?
 	Cross func(Row) bool
+	// Share lets a row that is entered use the parts of another, of the same
+	// workload, that say the same: many say the same at length, and rows never
+	// change; nil: nothing is shared.
+	Share func(o, with *S)
 
 	shape   *Shape
 	table   *db.Table[*Object[S]]
@@ -163,7 +167,15 @@ func HasLabels(have, want map[string]string) bool {
 }
 
 // PutObject inserts or replaces a row. Only feeders may call it.
-func (k *Kind[S]) PutObject(tx *db.Tx, o *Object[S]) { k.table.Put(tx, o) }
+func (k *Kind[S]) PutObject(tx *db.Tx, o *Object[S]) {
+	if k.Share != nil {
+		for with := range k.byLabel.Of(tx, labelKey(o.Mesh, LabelWorkload, o.Labels[LabelWorkload])) {
+			k.Share(&o.Spec, &with.Spec)
+			break // the first stands for all
+		}
+	}
+	k.table.Put(tx, o)
+}
 
 // Remove deletes the row of the ID, if there is one. Only feeders may call it.
 func (k *Kind[S]) Remove(tx *db.Tx, id ID) bool { return k.table.Delete(tx, id.Key()) }
@@ -185,11 +197,10 @@ type AnyKind interface {
 	// Shape is the schema of the spec; the caller must not change it.
 	Shape() *Shape
 	// Decode turns the written spec into a row. Strict decoding refuses unknown
-	// fields; the other keeps and ignores them (they are listed by Unknown).
-	// Faults, with paths from the root of the document, go to the report.
+	// fields; the other keeps and ignores them, and the report lists them.
+	// Faults, with paths from the root of the document, go to the report too.
+	// The row keeps the written spec, which must not be changed any more.
 	Decode(m Meta, spec json.RawMessage, strict bool, r *Report) Row
-	// Unknown lists the paths in the written spec that no field matches.
-	Unknown(spec json.RawMessage) []string
 	Put(tx *db.Tx, row Row)
 	Delete(tx *db.Tx, id ID) bool
 	Row(r db.Reader, id ID) (Row, bool)
@@ -208,7 +219,7 @@ func (k *Kind[S]) Info() Facts { return k.Facts }
 func (k *Kind[S]) Shape() *Shape { return k.shape }
 
 // Put inserts or replaces a row of this kind. Only feeders may call it.
-func (k *Kind[S]) Put(tx *db.Tx, row Row) { k.table.Put(tx, row.(*Object[S])) }
+func (k *Kind[S]) Put(tx *db.Tx, row Row) { k.PutObject(tx, row.(*Object[S])) }
 
 // Delete deletes the row of the ID, if there is one. Only feeders may call it.
 func (k *Kind[S]) Delete(tx *db.Tx, id ID) bool { return k.table.Delete(tx, id.Key()) }

@@ -22,11 +22,16 @@ func (f Fault) String() string {
 }
 
 // Report collects every fault of a document. The zero value is ready to use.
-// A sub-report made by At, Field or Index adds to its parent.
+// A sub-report made by At, Index or Key adds to its parent. It remembers only its
+// step: most places have no fault, and need no text of their path.
 type Report struct {
-	root   *Report
-	path   string
-	faults []Fault
+	root, up *Report
+	step     string
+	index    int
+	indexed  bool // the step is that of an element of a list
+
+	faults  []Fault
+	unknown []string
 }
 
 func (r *Report) top() *Report {
@@ -37,18 +42,11 @@ func (r *Report) top() *Report {
 }
 
 // At is the report of a place below this one; path is written as it continues.
-func (r *Report) At(path string) *Report {
-	sub := &Report{root: r.top(), path: r.path}
-	if path != "" && sub.path != "" && path[0] != '[' {
-		sub.path += "."
-	}
-	sub.path += path
-	return sub
-}
+func (r *Report) At(path string) *Report { return &Report{root: r.top(), up: r, step: path} }
 
 // Index is the report of element i of a list field: At("to[0]").
 func (r *Report) Index(field string, i int) *Report {
-	return r.At(fmt.Sprintf("%s[%d]", field, i))
+	return &Report{root: r.top(), up: r, step: field, index: i, indexed: true}
 }
 
 // Key is the report of a key of a map field: At(`labels["key"]`).
@@ -59,7 +57,7 @@ func (r *Report) Key(field, key string) *Report {
 // Add notes a fault here.
 func (r *Report) Add(format string, args ...any) {
 	t := r.top()
-	t.faults = append(t.faults, Fault{Field: r.path, Reason: fmt.Sprintf(format, args...)})
+	t.faults = append(t.faults, Fault{Field: r.Path(), Reason: fmt.Sprintf(format, args...)})
 }
 
 // join adds the faults of another report, at the places that place gives them.
@@ -76,8 +74,25 @@ func (r *Report) join(other *Report, place func(string) string) {
 // Faults returns all that was noted, in order.
 func (r *Report) Faults() []Fault { return r.top().faults }
 
+// Unknown lists the paths, from the spec, that a decoding that is not strict has
+// met and no field matches.
+func (r *Report) Unknown() []string { return r.top().unknown }
+
 // Path is where this report stands.
-func (r *Report) Path() string { return r.path }
+func (r *Report) Path() string {
+	if r.up == nil {
+		return ""
+	}
+	step := r.step
+	if r.indexed {
+		step = fmt.Sprintf("%s[%d]", step, r.index)
+	}
+	path := r.up.Path()
+	if path != "" && step != "" && step[0] != '[' {
+		path += "."
+	}
+	return path + step
+}
 
 // Err returns nil when there is no fault, else an *Invalid.
 func (r *Report) Err() error {

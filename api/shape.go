@@ -226,20 +226,16 @@ type checker struct {
 	meaning      *Report
 }
 
-// checkShape notes faults of the shape in r, those of meaning in the other.
-func checkShape(s *Shape, tree map[string]any, strict, flat bool, r, meaning *Report) {
-	(&checker{strict: strict, flat: flat, meaning: meaning}).object(s, tree, r)
+// checkShape notes faults of the shape in r, those of meaning in the other. It
+// returns the paths in the tree that no field matches.
+func checkShape(s *Shape, tree map[string]any, strict, flat bool, r, meaning *Report) (unknown []string) {
+	c := checker{strict: strict, flat: flat, meaning: meaning}
+	c.object(s, tree, r)
+	return c.unknown
 }
 
 // means is the report of meaning at the place of r.
-func (c *checker) means(r *Report) *Report { return &Report{root: c.meaning, path: r.path} }
-
-// unknownFields lists the paths in the tree that no field matches.
-func unknownFields(s *Shape, tree map[string]any) []string {
-	c := checker{meaning: &Report{}}
-	c.object(s, tree, &Report{})
-	return c.unknown
-}
+func (c *checker) means(r *Report) *Report { return &Report{root: c.meaning, up: r} }
 
 func (c *checker) object(s *Shape, tree map[string]any, r *Report) {
 	for _, name := range sortedKeys(tree) {

@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -257,12 +256,12 @@ func (f *Feeder) put(tx *db.Tx, r *Record) {
 		return
 	}
 	old, exists := k.Row(tx, r.ID)
-	if exists && same(old.Head(), r) && bytes.Equal(old.Raw(), compacted(r.Spec)) {
+	if exists && same(old.Head(), r) && bytes.Equal(old.Raw(), api.Compact(r.Spec)) {
 		f.keep(c)
 		return
 	}
-	row, err := f.decode(k, r)
-	c.Unknown = k.Unknown(r.Spec)
+	row, unknown, err := f.decode(k, r)
+	c.Unknown = unknown
 	switch {
 	case err != nil:
 		c.Err = err
@@ -274,15 +273,15 @@ func (f *Feeder) put(tx *db.Tx, r *Record) {
 	f.note(c)
 }
 
-func (f *Feeder) decode(k api.AnyKind, r *Record) (api.Row, error) {
+func (f *Feeder) decode(k api.AnyKind, r *Record) (row api.Row, unknown []string, err error) {
 	m := api.Meta{
 		ID: r.ID, Labels: r.Labels, Created: r.Created, Modified: r.Modified,
 		Source: r.Source, Owner: r.Owner, Revision: uint64(r.Revision),
 	}
 	m.Core = api.CoreName(k, &m)
 	var report api.Report
-	row := k.Decode(m, r.Spec, false, &report)
-	return row, report.Err()
+	row = k.Decode(m, r.Spec, false, &report)
+	return row, report.Unknown(), report.Err()
 }
 
 // note keeps the condition and logs it once per revision of the record. One
@@ -336,16 +335,4 @@ func guards(kind string) bool {
 func same(m *api.Meta, r *Record) bool {
 	return m.ID == r.ID && m.Revision == uint64(r.Revision) && m.Source == r.Source && m.Owner == r.Owner &&
 		m.Created.Equal(r.Created) && m.Modified.Equal(r.Modified) && maps.Equal(m.Labels, r.Labels)
-}
-
-// compacted is the form in which a row keeps a spec.
-func compacted(spec json.RawMessage) []byte {
-	if len(spec) == 0 {
-		return []byte("{}")
-	}
-	var b bytes.Buffer
-	if json.Compact(&b, spec) != nil {
-		return spec
-	}
-	return b.Bytes()
 }
