@@ -143,20 +143,34 @@ var (
 	ErrCACert = errors.New("not a CA certificate")
 )
 
-// ParseDataplane reads a Dataplane as people write it, YAML or JSON. Errors are
-// [ErrNotDataplane], or *api.Invalid with every fault: unknown fields are faults.
-func ParseDataplane(text string) (*api.Object[api.Dataplane], error) {
-	body, err := yaml.YAMLToJSONStrict([]byte(text))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrNotDataplane, err)
+// ReadDataplane reads the document of a Dataplane as people write it, YAML or
+// JSON. The spec is not judged yet; faults of the rest go to the report. The
+// error is [ErrNotDataplane].
+func ReadDataplane(text string, r *api.Report) (api.Document, error) {
+	body := []byte(text)
+	if !json.Valid(body) { // JSON is YAML too, but many times slower to read as such
+		var err error
+		if body, err = yaml.YAMLToJSONStrict(body); err != nil {
+			return api.Document{}, fmt.Errorf("%w: %v", ErrNotDataplane, err)
+		}
 	}
-	var r api.Report
-	doc, kind := api.ParseDocument(body, &r)
+	doc, kind := api.ParseDocument(body, r)
 	if kind == nil || kind.Info().Name != api.Dataplanes.Name {
-		return nil, errors.Join(fmt.Errorf("%w: type is %q", ErrNotDataplane, doc.Type), r.Err())
+		return doc, errors.Join(fmt.Errorf("%w: type is %q", ErrNotDataplane, doc.Type), r.Err())
+	}
+	return doc, nil
+}
+
+// ParseDataplane reads a Dataplane, YAML or JSON. Errors are [ErrNotDataplane],
+// or *api.Invalid with every fault: unknown fields are faults.
+func ParseDataplane(text string) (*api.Object[api.Dataplane], error) {
+	var r api.Report
+	doc, err := ReadDataplane(text, &r)
+	if err != nil {
+		return nil, err
 	}
 	id := api.ID{Kind: doc.Type, Mesh: doc.Mesh, Name: doc.Name}
-	row := kind.Decode(api.Meta{ID: id, Core: doc.Name, Labels: doc.Labels}, doc.Spec, true, &r)
+	row := api.Dataplanes.Decode(api.Meta{ID: id, Core: doc.Name, Labels: doc.Labels}, doc.Spec, true, &r)
 	if err := r.Err(); err != nil {
 		return nil, err
 	}
