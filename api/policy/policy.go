@@ -52,6 +52,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"unique"
 
 	"github.com/atoll-mesh/atoll/api"
 )
@@ -85,9 +86,9 @@ func ProxyOf(m *api.Meta, keys []string, sections []string) Proxy {
 	return p
 }
 
-// Class is a Proxy as a comparable value: two proxies of one class get the same
-// policies. It is the JSON of the Proxy.
-type Class string
+// Class is a Proxy as a comparable value of one word: two proxies of one class
+// get the same policies. The zero value is no class.
+type Class struct{ text unique.Handle[string] } // the JSON of the Proxy
 
 // Class returns the class of the proxy. The order of the sections is ignored.
 func (p Proxy) Class() Class {
@@ -96,16 +97,24 @@ func (p Proxy) Class() Class {
 	if err != nil {
 		panic("policy: class: " + err.Error()) // strings always encode
 	}
-	return Class(body)
+	return Class{unique.Make(string(body))}
 }
 
 // Proxy is the inverse of [Proxy.Class].
 func (c Class) Proxy() Proxy {
 	var p Proxy
-	if err := json.Unmarshal([]byte(c), &p); err != nil {
-		panic("policy: not a class: " + string(c))
+	if err := json.Unmarshal([]byte(c.text.Value()), &p); err != nil {
+		panic("policy: not a class: " + c.String())
 	}
 	return p
+}
+
+// String is the JSON of the Proxy.
+func (c Class) String() string {
+	if c == (Class{}) {
+		return "no class"
+	}
+	return c.text.Value()
 }
 
 // Source is where a part of a result was written.

@@ -2,10 +2,11 @@ package plan
 
 import (
 	"cmp"
-	"encoding/json"
+	"encoding/binary"
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"unique"
 
 	"github.com/atoll-mesh/atoll/api"
@@ -20,7 +21,7 @@ import (
 // policies can see of them, what they call, and the name of their certificate.
 type Class struct {
 	Policy    policy.Class
-	Outbounds unique.Handle[string] // JSON of the Dataplane's outbounds
+	Outbounds unique.Handle[string] // the Dataplane's, encoded
 	Identity  string
 }
 
@@ -43,15 +44,57 @@ func joined(keys ...[]string) []string {
 }
 
 func classKey(r *incr.Run, dp *api.Object[api.Dataplane], w who) Class {
-	outbounds, err := json.Marshal(dp.Spec.Networking.Outbound)
-	if err != nil {
-		r.Fail(fmt.Errorf("outbounds of %s: %w", dp.ID, err))
-	}
 	return Class{
 		Policy:    policy.ProxyOf(&dp.Meta, clientKeys.Get(r, dp.Mesh), nil).Class(),
-		Outbounds: unique.Make(string(outbounds)),
+		Outbounds: unique.Make(encodeOutbounds(dp.Spec.Networking.Outbound)),
 		Identity:  w.Secret,
 	}
+}
+
+// outbound is an outbound of a Dataplane in a form that is equal where the
+// meaning is.
+type outbound struct {
+	Address            string
+	Port               uint32
+	Kind, Name, Labels string // of the backend; the labels encoded
+	BackendPort        uint32
+}
+
+// encodeOutbounds writes outbounds as one comparable text; decodeOutbounds is its
+// inverse. Every connected proxy has one made whenever its Dataplane changes, so
+// it is short and takes no detour over reflection.
+func encodeOutbounds(list []api.Outbound) string {
+	var b strings.Builder
+	b.Grow(80 * len(list))
+	var room [binary.MaxVarintLen64]byte
+	number := func(n uint32) { b.Write(binary.AppendUvarint(room[:0], uint64(n))) }
+	text := func(s string) { number(uint32(len(s))); b.WriteString(s) }
+	for _, out := range list {
+		text(cmp.Or(out.Address, "127.0.0.1"))
+		number(out.Port)
+		text(out.BackendRef.Kind)
+		text(out.BackendRef.Name)
+		text(encodeLabels(out.BackendRef.Labels))
+		number(out.BackendRef.Port)
+	}
+	return b.String()
+}
+
+func decodeOutbounds(rest string) (list []outbound) {
+	number := func() uint64 {
+		n, size := binary.Uvarint([]byte(rest[:min(len(rest), binary.MaxVarintLen64)]))
+		rest = rest[size:]
+		return n
+	}
+	text := func() (s string) {
+		n := number()
+		s, rest = rest[:n], rest[n:]
+		return s
+	}
+	for rest != "" {
+		list = append(list, outbound{Address: text(), Port: uint32(number()), Kind: text(), Name: text(), Labels: text(), BackendPort: uint32(number())})
+	}
+	return list
 }
 
 // class is what all proxies of a class share: for each destination a listener,
@@ -77,12 +120,7 @@ func newClient(r *incr.Run, k Class) *client {
 		r: r, class: k, mesh: k.Policy.Proxy().Mesh, taken: map[ir.Address]bool{},
 		listeners: map[string]outboundKey{}, routes: map[string]routesKey{}, clusters: map[string]clusterKey{},
 	}
-	var outbounds []api.Outbound
-	if err := json.Unmarshal([]byte(k.Outbounds.Value()), &outbounds); err != nil {
-		r.Fail(err)
-		return c
-	}
-	for _, out := range outbounds {
+	for _, out := range decodeOutbounds(k.Outbounds.Value()) {
 		c.outbound(out)
 	}
 	return c
@@ -103,15 +141,12 @@ func (c *client) set() *Set {
 	return s
 }
 
-func (c *client) outbound(out api.Outbound) {
-	to := resolve.Get(c.r, Backend{
-		Kind: out.BackendRef.Kind, Mesh: c.mesh, Name: out.BackendRef.Name,
-		Labels: encodeLabels(out.BackendRef.Labels), Port: out.BackendRef.Port,
-	})
+func (c *client) outbound(out outbound) {
+	to := resolve.Get(c.r, Backend{Kind: out.Kind, Mesh: c.mesh, Name: out.Name, Labels: out.Labels, Port: out.BackendPort})
 	if to == (target{}) {
 		return // a reference to nothing opens no listener; it appears when the service does
 	}
-	address := ir.Address{Host: cmp.Or(out.Address, "127.0.0.1"), Port: out.Port}
+	address := ir.Address{Host: out.Address, Port: out.Port}
 	if c.taken[address] {
 		return // Envoy would refuse a second listener of one address: the first stays
 	}

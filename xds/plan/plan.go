@@ -159,9 +159,18 @@ func settings(r db.Reader) api.Settings {
 // encodeLabels writes labels as one comparable text, sorted; decodeLabels is
 // its inverse. Label names and values hold neither newline nor '='.
 func encodeLabels(labels map[string]string) string {
+	if len(labels) == 0 {
+		return ""
+	}
+	var room [8]string
+	names := slices.AppendSeq(room[:0], maps.Keys(labels))
+	slices.Sort(names)
 	var b strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(labels)) {
-		b.WriteString(name + "=" + labels[name] + "\n")
+	for _, name := range names {
+		b.WriteString(name)
+		b.WriteByte('=')
+		b.WriteString(labels[name])
+		b.WriteByte('\n')
 	}
 	return b.String()
 }
