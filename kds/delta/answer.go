@@ -59,7 +59,7 @@ func (c *channel) refuse(f *flight, text string, guilty func(string, []Item) map
 		}
 		sl.item, sl.unsure = f.held[i], true
 		c.slots[n] = sl
-		if _, again := c.unsent[n]; again || len(f.items) > 0 {
+		if c.unsent.find(n) != nil || len(f.items) > 0 {
 			c.mark(n) // it is back, or the items are to blame as far as we know
 		} else {
 			c.setAside(n, "", text)
@@ -104,14 +104,14 @@ func (c *channel) suspect(group []Item) {
 }
 
 // probe puts the next group of suspects into the message. Names that changed since are no suspects any more.
-func (s *Session) probe(c *channel, m *Message, f *flight, src Source) bool {
+func (s *Session) probe(c *channel, m *Message, f *flight) bool {
 	for len(c.suspects) > 0 && len(m.Items) == 0 {
 		last := len(c.suspects) - 1
 		group := c.suspects[last]
 		c.suspects = c.suspects[:last]
 		for _, it := range group {
-			if cur := c.unsent[it.ItemName()]; cur != nil && same(cur, it) {
-				s.take(c, m, f, src, it.ItemName(), cur)
+			if d := c.unsent.find(it.ItemName()); d != nil && d.item != nil && same(d.item, it) {
+				s.take(c, m, f, d)
 			}
 		}
 	}

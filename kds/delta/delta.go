@@ -22,6 +22,10 @@
 // Therefore the session keeps one map of names per type, and the undo record lives in the flight: a converged session
 // holds its plan and nothing else.
 //
+// What is to be sent is a list sorted by name, not a map: a change that concerns many sessions comes to them as one
+// sorted list that they share ([Session.ChangedMany]), and a session that has nothing else to say walks along it once,
+// into a message. Only what is marked one by one pays for a set of its own.
+//
 // Removals are a phase of their own ([Order.Removals]) because nothing may refer to what was just taken away. They wait
 // by epochs rather than for silence, since with steady changes there is never silence.
 package delta
@@ -147,8 +151,8 @@ type channel struct {
 
 	slots  map[string]slot     // the plan: what the peer has, or is being sent, and what it asked for by name
 	dirty  map[string]struct{} // names to compare with the source
-	unsent map[string]Item     // names to send; nil: tell that it does not exist
-	queue  []string            // sorted names of unsent, so that cutting does not sort again
+	lists  [][]string          // more of them, each sorted; shared with other sessions
+	unsent unsent              // names to send
 	gone   map[string]uint64   // held names to remove, with the epoch in which they went
 
 	suspects [][]Item // groups to send again, last first
@@ -320,11 +324,12 @@ func (c *channel) unsubscribeAll() {
 			c.forget(n)
 		}
 	}
-	for n := range c.unsent { // never sent, so without a slot
-		if !c.slots[n].named {
-			c.forget(n)
+	for _, d := range c.unsent.due { // never sent, so without a slot
+		if !c.slots[d.name].named {
+			c.forget(d.name)
 		}
 	}
+	c.fold()
 	for n := range c.dirty {
 		if !c.slots[n].named {
 			c.forget(n)
@@ -340,7 +345,7 @@ func (c *channel) unsubscribeAll() {
 func (c *channel) forget(name string) {
 	delete(c.slots, name)
 	delete(c.dirty, name)
-	delete(c.unsent, name)
+	c.unsent.drop(name)
 	delete(c.gone, name)
 	delete(c.rejected, name)
 }
@@ -372,6 +377,41 @@ func (s *Session) Changed(typ, name string) {
 		}
 	}
 	c.mark(name)
+}
+
+// maxLists is how many shared lists may wait for [Session.Next] before they become one set: a session that is behind
+// holds names, not a list per round.
+const maxLists = 8
+
+// ChangedMany is [Session.Changed] for names that many sessions are told of at once. They must be sorted and distinct,
+// and must not be changed afterwards: the session keeps the list. It costs one append.
+func (s *Session) ChangedMany(typ string, names []string) {
+	c := s.channel(typ)
+	if c == nil || !c.opened || len(names) == 0 {
+		return
+	}
+	if c.lists = append(c.lists, names); len(c.lists) > maxLists {
+		c.fold()
+	}
+}
+
+// fold makes the lists part of the set.
+func (c *channel) fold() {
+	for _, names := range c.lists {
+		for _, n := range names {
+			c.mark(n)
+		}
+	}
+	c.lists = nil
+}
+
+// marked counts the names to compare with the source; a name in several lists counts as often.
+func (c *channel) marked() int {
+	n := len(c.dirty)
+	for _, names := range c.lists {
+		n += len(names)
+	}
+	return n
 }
 
 // ChangedAll notes that anything of the type may be different now. The next [Session.Next] compares all that the peer

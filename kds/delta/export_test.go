@@ -4,8 +4,8 @@ package delta
 func (s *Session) Leftovers() int {
 	n := 0
 	for _, c := range s.channels {
-		n += len(c.dirty) + len(c.unsent) + len(c.queue) + len(c.gone) + len(c.suspects) + len(c.rejected)
-		if c.dirty != nil || c.unsent != nil || c.queue != nil || c.suspects != nil || c.flight != nil {
+		n += c.marked() + c.unsent.n + len(c.gone) + len(c.suspects) + len(c.rejected)
+		if c.dirty != nil || c.lists != nil || c.unsent.due != nil || c.suspects != nil || c.flight != nil {
 			n++
 		}
 	}

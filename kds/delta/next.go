@@ -27,28 +27,43 @@ func (s *Session) Next(src Source, now time.Time) (*Message, time.Time) {
 
 // lookAll compares every marked name with the source.
 func (s *Session) lookAll(c *channel, src Source) {
-	if c.all {
-		c.all = false
-		for n := range c.slots {
-			c.mark(n)
-		}
-		if c.wild {
-			for n := range src.Names(c.Type) {
-				c.mark(n)
-			}
-		}
+	if names := c.collect(src); len(names) > 0 {
+		c.unsent.merge(names, func(name string, pending bool) (Item, bool) { return s.look(c, src, name, pending) })
 	}
-	for n := range c.dirty {
-		s.look(c, src, n)
-	}
-	c.dirty = nil
 	c.tidy()
+}
+
+// collect takes the marked names, sorted and distinct.
+func (c *channel) collect(src Source) []string {
+	all, dirty, lists := c.all, c.dirty, c.lists
+	c.all, c.dirty, c.lists = false, nil, nil
+	if !all && len(dirty) == 0 {
+		switch len(lists) {
+		case 0:
+			return nil
+		case 1: // shared, so it must not be sorted in place
+			return lists[0]
+		}
+	}
+	var names []string
+	if all {
+		names = slices.AppendSeq(make([]string, 0, len(c.slots)), maps.Keys(c.slots))
+		if c.wild {
+			names = slices.AppendSeq(names, src.Names(c.Type))
+		}
+	}
+	names = slices.AppendSeq(names, maps.Keys(dirty))
+	for _, list := range lists {
+		names = append(names, list...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // tidy lets go of what a burst left behind: maps do not shrink by themselves.
 func (c *channel) tidy() {
-	if len(c.unsent) == 0 {
-		c.unsent, c.queue, c.suspects = nil, nil, nil
+	if c.unsent.n == 0 {
+		c.unsent, c.suspects = unsent{}, nil
 	}
 	if len(c.gone) == 0 {
 		c.gone = nil
@@ -58,22 +73,21 @@ func (c *channel) tidy() {
 	}
 }
 
-// look decides what a name needs: to be sent, to be removed, or nothing.
-func (s *Session) look(c *channel, src Source, name string) {
+// look decides what a name needs: to be sent (nil: to be told that it does not exist), to be removed, or nothing.
+// Pending says that it was due already.
+func (s *Session) look(c *channel, src Source, name string, pending bool) (it Item, send bool) {
 	sl := c.slots[name]
 	if !c.wild && !sl.named {
-		return
+		return nil, false
 	}
 	s.stats.Looks++
 	cur, ok := src.Get(c.Type, name)
 	if !ok {
-		_, pending := c.unsent[name]
 		delete(c.rejected, name)
-		delete(c.unsent, name)
 		switch {
 		case sl.owed: // the peer waits for an answer, so even what it held goes at once
 			delete(c.gone, name)
-			c.send(name, nil)
+			return nil, true
 		case sl.item != nil || sl.unsure:
 			if c.gone == nil {
 				c.gone = map[string]uint64{}
@@ -88,40 +102,31 @@ func (s *Session) look(c *channel, src Source, name string) {
 				c.gone[name] = 0
 			}
 		}
-		return
+		return nil, false
 	}
 	delete(c.gone, name)
 	if r, set := c.rejected[name]; set {
 		if r.Version == cur.ItemVersion() && !sl.owed { // whoever waits for an answer gets it, and may refuse it again
-			delete(c.unsent, name)
-			return
+			return nil, false
 		}
 		delete(c.rejected, name)
 	}
 	if sl.item == nil || sl.owed || sl.unsure || !same(sl.item, cur) {
-		c.send(name, cur)
-		return
+		return cur, true
 	}
-	delete(c.unsent, name)
 	if sl.item != cur { // a claim, or an equal one made anew: hold the shared one
 		sl.item = cur
 		c.slots[name] = sl
 	}
+	return nil, false
 }
 
 func same(a, b Item) bool { return a == b || a.ItemVersion() == b.ItemVersion() }
 
-func (c *channel) send(name string, it Item) {
-	if c.unsent == nil {
-		c.unsent = map[string]Item{}
-	}
-	c.unsent[name] = it
-}
-
 // blocked: something that an item of this type may name is not on its way yet.
 func (c *channel) blocked() bool {
 	for _, a := range c.after {
-		if len(a.unsent) > 0 || len(a.dirty) > 0 {
+		if a.unsent.n > 0 || a.marked() > 0 {
 			return true
 		}
 		for _, r := range a.refreshers {
@@ -151,7 +156,7 @@ func (s *Session) send(c *channel, src Source) *Message {
 		return nil
 	}
 	sweeping := s.sweep.phase == removing && s.sweep.of == c
-	if len(c.unsent) == 0 && !c.reply && !sweeping && !(s.order.Together && len(c.gone) > 0) {
+	if c.unsent.n == 0 && !c.reply && !sweeping && !(s.order.Together && len(c.gone) > 0) {
 		return nil
 	}
 	m := &Message{Type: c.Type, First: !c.complete}
@@ -162,11 +167,11 @@ func (s *Session) send(c *channel, src Source) *Message {
 	}
 	probing, blocked := false, c.blocked()
 	if !blocked {
-		if probing = s.probe(c, m, f, src); !probing {
-			room = s.fresh(c, m, f, src, room)
+		if probing = s.probe(c, m, f); !probing {
+			room = s.fresh(c, m, f, room)
 		}
 	}
-	if (s.order.Together && len(c.unsent) == 0 && !probing) || (sweeping && !probing) {
+	if (s.order.Together && c.unsent.n == 0 && !probing) || (sweeping && !probing) {
 		s.remove(c, m, f, room)
 	}
 	if len(m.Items) == 0 && len(m.Removed) == 0 && (!c.reply || blocked) {
@@ -174,6 +179,9 @@ func (s *Session) send(c *channel, src Source) *Message {
 	}
 	if !blocked {
 		c.reply = false
+	}
+	if c.refreshes != nil {
+		s.refresh(c, f, src, m.Items)
 	}
 	c.tidy()
 	if s.said(c) {
@@ -194,35 +202,28 @@ func (s *Session) send(c *channel, src Source) *Message {
 	return m
 }
 
-// fresh takes unsent names in order until the message is full, and returns what room is left.
-func (s *Session) fresh(c *channel, m *Message, f *flight, src Source, room int) int {
-	for len(c.unsent) > 0 {
-		if len(c.queue) == 0 {
-			c.queue = slices.Sorted(maps.Keys(c.unsent))
-		}
-		name := c.queue[0]
-		it, ok := c.unsent[name]
-		if !ok {
-			c.queue = c.queue[1:]
-			continue
-		}
-		size := len(name)
-		if it != nil {
-			size = it.Size()
-		}
-		if size > room && len(m.Items)+len(m.Removed) > 0 {
-			return 0
-		}
-		room = max(0, room-size)
-		c.queue = c.queue[1:]
-		s.take(c, m, f, src, name, it)
+// fresh takes what is due in order until the message is full, and returns what room is left.
+func (s *Session) fresh(c *channel, m *Message, f *flight, room int) int {
+	n := c.unsent.fit(room, true)
+	if n == 0 {
+		return room
+	}
+	m.Items, f.prev = make([]Item, 0, n), make([]Item, 0, n)
+	for range n {
+		d := c.unsent.front()
+		room = max(0, room-d.size())
+		s.take(c, m, f, d)
+	}
+	if c.unsent.n > 0 {
+		return 0
 	}
 	return room
 }
 
 // take moves one name from unsent into the message.
-func (s *Session) take(c *channel, m *Message, f *flight, src Source, name string, it Item) {
-	delete(c.unsent, name)
+func (s *Session) take(c *channel, m *Message, f *flight, d *due) {
+	name, it := d.name, d.item
+	c.unsent.take(d)
 	sl := c.slots[name]
 	sl.owed = false
 	if it == nil {
@@ -242,31 +243,38 @@ func (s *Session) take(c *channel, m *Message, f *flight, src Source, name strin
 	sl.item, sl.unsure = it, false
 	c.put(name, sl)
 	s.stats.Bytes += uint64(it.Size())
-	if c.refreshes != nil {
-		s.refresh(c, f, src, it)
-	}
 }
 
-// refresh sees to it that the item of the refreshed type follows: by force if the peer has subscribed to it, else by
-// holding back what may name it until the peer, which has just been told of it, does so.
-func (s *Session) refresh(c *channel, f *flight, src Source, it Item) {
-	name := it.ItemName()
-	if c.RefreshName != nil {
-		name = c.RefreshName(it)
-	}
-	if name == "" {
-		return
-	}
+// refresh sees to it that the items of the refreshed type follow those of a message: by force if the peer has
+// subscribed to them, else by holding back what may name them until the peer, which has just been told of them, does so.
+func (s *Session) refresh(c *channel, f *flight, src Source, items []Item) {
 	r := c.refreshes
-	if sl, ok := r.slots[name]; ok {
-		sl.owed = true
-		r.slots[name] = sl
-		r.mark(name)
-	} else if _, exists := src.Get(r.Type, name); exists && !r.wild {
-		if f.awaits == nil {
-			f.awaits = map[string]struct{}{}
+	var again []string
+	for _, it := range items {
+		name := it.ItemName()
+		if c.RefreshName != nil {
+			name = c.RefreshName(it)
 		}
-		f.awaits[name] = struct{}{}
+		if name == "" {
+			continue
+		}
+		if sl, ok := r.slots[name]; ok {
+			if again == nil {
+				again = make([]string, 0, len(items))
+			}
+			again = append(again, name)
+			sl.owed = true
+			r.slots[name] = sl
+		} else if _, exists := src.Get(r.Type, name); exists && !r.wild {
+			if f.awaits == nil {
+				f.awaits = map[string]struct{}{}
+			}
+			f.awaits[name] = struct{}{}
+		}
+	}
+	if len(again) > 0 {
+		slices.Sort(again)
+		r.lists = append(r.lists, slices.Compact(again))
 	}
 }
 

@@ -26,6 +26,17 @@ type bench struct {
 	nonce   int
 	sent    map[string]map[string]string // what the session sent or the peer claimed: type → name → version
 	rev     uint64
+	tell    func(typ string, names ...string) // of what may have changed; nil: one by one
+}
+
+func (b *bench) changed(typ string, names ...string) {
+	if b.tell != nil {
+		b.tell(typ, names...)
+		return
+	}
+	for _, n := range names {
+		b.s.Changed(typ, n)
+	}
 }
 
 func (b *bench) item(name string, refs ...string) *item {
@@ -35,12 +46,12 @@ func (b *bench) item(name string, refs ...string) *item {
 
 func (b *bench) put(typ string, i *item) {
 	b.w.put(typ, i)
-	b.s.Changed(typ, i.name)
+	b.changed(typ, i.name)
 }
 
 func (b *bench) del(typ, name string) {
 	delete(b.w[typ], name)
-	b.s.Changed(typ, name)
+	b.changed(typ, name)
 }
 
 func (b *bench) connect() {
@@ -214,7 +225,31 @@ func TestBothSidesEqual(t *testing.T) {
 		b := newBench(t)
 		b.p.names, b.p.partial = rapid.Bool().Draw(t, "names"), rapid.Bool().Draw(t, "partial")
 		b.connect()
-		name := rapid.SampledFrom([]string{"a", "b", "c", "d", "e"})
+		all := []string{"a", "b", "c", "d", "e"}
+		name := rapid.SampledFrom(all)
+		several := func() (out []string) {
+			for _, n := range all {
+				if rapid.Bool().Draw(t, "also "+n) {
+					out = append(out, n)
+				}
+			}
+			return out
+		}
+		// A session is told one by one, or by a list that it shares with others, which concerns more than it has.
+		var shared, copies [][]string
+		b.tell = func(typ string, names ...string) {
+			if rapid.Bool().Draw(t, "one by one") {
+				for _, n := range names {
+					b.s.Changed(typ, n)
+				}
+				return
+			}
+			list := append(several(), names...)
+			slices.Sort(list)
+			list = slices.Compact(list)
+			shared, copies = append(shared, list), append(copies, slices.Clone(list))
+			b.s.ChangedMany(typ, list)
+		}
 		evil := rapid.Custom(func(t *rapid.T) bool { return rapid.IntRange(0, 5).Draw(t, "evil") == 0 })
 		refs := func() (out []string) {
 			for _, c := range slices.Sorted(maps.Keys(b.w[cds])) {
@@ -246,6 +281,19 @@ func TestBothSidesEqual(t *testing.T) {
 				i := b.item(name.Draw(t, "name"), refs()...)
 				i.bad = evil.Draw(t, "bad")
 				b.put(typ, i)
+				round()
+			},
+			"many": func(t *rapid.T) { // a policy for the mesh
+				typ := rapid.SampledFrom([]string{cds, eds}).Draw(t, "type")
+				names := several()
+				for _, n := range names {
+					if old := b.w[typ][n]; old != nil {
+						i := b.item(n)
+						i.bad = old.bad
+						b.w.put(typ, i)
+					}
+				}
+				b.tell(typ, names...)
 				round()
 			},
 			"back": func(t *rapid.T) { // to what the peer has, perhaps while another version is in flight
@@ -305,6 +353,11 @@ func TestBothSidesEqual(t *testing.T) {
 		})
 		b.settle()
 		b.equal()
+		for i := range shared {
+			if !slices.Equal(shared[i], copies[i]) {
+				t.Fatalf("a list that others share was changed: %v, was %v", shared[i], copies[i])
+			}
+		}
 		if b.p.partial {
 			return // what a peer applied from a refused message it may hold without saying
 		}
@@ -572,6 +625,61 @@ func TestCostFollowsTheChange(t *testing.T) {
 	if looks, items, messages := after.Looks-before.Looks, after.Items-before.Items, after.Messages-before.Messages; looks != 2 || items != 1 || messages != 1 {
 		t.Fatalf("%d looks, %d items, %d messages", looks, items, messages)
 	}
+}
+
+// A change of many names that sessions share costs each of them its looks, in the order of the list, cut where a message
+// is full; what is marked meanwhile finds its place.
+func TestSharedList(t *testing.T) {
+	b := newBench(t)
+	var names []string
+	for i := range 1000 {
+		n := fmt.Sprintf("%03d", i)
+		names = append(names, n)
+		b.w.put(lds, b.item(n))
+	}
+	b.connect()
+	b.settle()
+	before := b.s.Stats()
+	for _, n := range names {
+		b.w.put(lds, b.item(n)).size = 1<<20/500 + 1 // 499 in a message
+	}
+	b.s.ChangedMany(lds, names)
+	b.s.ChangedMany(eds, names) // not subscribed
+	first := b.next()
+	if len(first.Items) != 499 || first.Items[0].ItemName() != "000" || first.Items[498].ItemName() != "498" {
+		t.Fatalf("%d items", len(first.Items))
+	}
+	b.del(lds, "700")
+	b.s.ChangedMany(lds, []string{"100", "700", "900"}) // 100 is in flight, and 900 waits
+	b.put(lds, b.item("5000"))
+	var got []string
+	for _, m := range b.settle() {
+		for _, x := range m.Items {
+			got = append(got, x.ItemName())
+		}
+	}
+	want := slices.Sorted(slices.Values(slices.Concat(names[499:700], names[701:], []string{"5000"})))
+	if !slices.Equal(got, want) {
+		t.Fatalf("sent %v", got)
+	}
+	after := b.s.Stats()
+	if looks := after.Looks - before.Looks; looks != 1000+4 {
+		t.Fatalf("%d looks", looks)
+	}
+	b.equal()
+}
+
+// A session that is behind holds names, not a list for each round.
+func TestListsDoNotQueueUp(t *testing.T) {
+	b := shop(t)
+	for range 1000 {
+		b.s.ChangedMany(eds, []string{"a", "b"})
+	}
+	if n := b.s.Behind(); n > 50 {
+		t.Fatalf("behind by %d", n)
+	}
+	expect(t, b.settle())
+	b.equal()
 }
 
 func TestNameThatDoesNotExist(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 func (s *Session) Behind() int {
 	n := 0
 	for _, c := range s.channels {
-		n += len(c.dirty) + len(c.unsent)
+		n += c.marked() + c.unsent.n
 		if s.order.Together {
 			n += len(c.gone)
 		}
@@ -126,12 +126,12 @@ func (s *Session) passed(epoch uint64) bool {
 }
 
 func (s *Session) idle(c *channel) bool {
-	return c.flight == nil && len(c.dirty) == 0 && !c.all && !c.reply && s.said(c)
+	return c.flight == nil && c.marked() == 0 && !c.all && !c.reply && s.said(c)
 }
 
 // said: nothing that was looked at remains to be sent.
 func (s *Session) said(c *channel) bool {
-	return len(c.unsent) == 0 && (!s.order.Together || len(c.gone) == 0)
+	return c.unsent.n == 0 && (!s.order.Together || len(c.gone) == 0)
 }
 
 // note moves Reached as far as the answers allow.
