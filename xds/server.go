@@ -106,48 +106,29 @@ type Server struct {
 	mu       sync.RWMutex
 	revision uint64
 	contents map[plan.Ref]*content
-	groups   map[*plan.Set]*group
+	classes  map[*plan.Set]*group
 	streams  map[api.ID]*stream
-	behind   map[*stream]struct{}
-	rejected map[*stream]struct{}
 	number   uint64
 
 	// Staged by the engine's publish phase, applied by Publish.
 	stagedContents map[*content]*wire.Resource
-	stagedPlans    map[*stream]*plan.Plan
-}
+	stagedPlans    map[*stream]planned
 
-// content is a resource that some connected proxy uses.
-type content struct {
-	typ     wire.Type
-	name    string
-	res     *wire.Resource
-	groups  map[*group]struct{}
-	release func()
-}
-
-// group is a set of names and the streams that have it.
-type group struct {
-	set     *plan.Set
-	members map[wire.Type]map[string]*content // by Envoy's name: cheaper to look up than a Ref
-	streams map[*stream]struct{}
-}
-
-// get returns the content of a name; nil: the set does not name it.
-func (g *group) get(t wire.Type, name string) *content {
-	if g == nil {
-		return nil
-	}
-	return g.members[t][name]
+	// books guards who is behind and who refuses something. It is not the
+	// publishing lock, because every stream writes here after every answer, and
+	// would wait for those that put messages together.
+	books    sync.Mutex
+	behind   map[*stream]struct{}
+	rejected map[*stream]struct{}
 }
 
 // New returns a server without streams.
 func New(o Options) *Server {
 	return &Server{
 		o:        o,
-		contents: map[plan.Ref]*content{}, groups: map[*plan.Set]*group{},
+		contents: map[plan.Ref]*content{}, classes: map[*plan.Set]*group{},
 		streams: map[api.ID]*stream{}, behind: map[*stream]struct{}{}, rejected: map[*stream]struct{}{},
-		stagedContents: map[*content]*wire.Resource{}, stagedPlans: map[*stream]*plan.Plan{},
+		stagedContents: map[*content]*wire.Resource{}, stagedPlans: map[*stream]planned{},
 	}
 }
 
@@ -226,7 +207,9 @@ func (s *Server) open(proxy api.ID, h *Hello, rpc discoveryv3.AggregatedDiscover
 		return nil
 	}
 	s.streams[proxy] = st
+	s.books.Lock()
 	s.behind[st] = struct{}{}
+	s.books.Unlock()
 	s.mu.Unlock()
 	if old != nil {
 		old.end(errAgain)
@@ -239,19 +222,16 @@ func (s *Server) close(st *stream) {
 	st.end(nil)
 	st.release()
 	s.mu.Lock()
-	st.closed = true
 	if s.streams[st.proxy] == st {
 		delete(s.streams, st.proxy)
 	}
+	s.books.Lock()
+	st.closed = true
 	delete(s.behind, st)
 	delete(s.rejected, st)
-	var unused []*content
-	for _, p := range []*plan.Plan{st.plan, s.stagedPlans[st]} {
-		if p != nil {
-			unused = append(append(unused, s.leave(st, p.Own)...), s.leave(st, p.Class)...)
-		}
-	}
-	st.plan = nil
+	s.books.Unlock()
+	unused := append(s.leave(st, s.stagedPlans[st], st.plan), s.leave(st, st.plan)...)
+	st.plan = planned{}
 	delete(s.stagedPlans, st)
 	s.mu.Unlock()
 	releaseAll(unused)
@@ -266,96 +246,15 @@ func (s *Server) stagePlan(st *stream, p *plan.Plan) {
 	if st.closed {
 		return
 	}
-	staged := s.stagedPlans[st]
-	s.stagedPlans[st] = p
-	if p != nil {
-		s.enter(st, p.Own)
-		s.enter(st, p.Class)
+	staged, again := s.stagedPlans[st]
+	like := st.plan
+	if again {
+		like = staged
 	}
+	next := s.enter(st, p, like)
+	s.stagedPlans[st] = next
 	// Twice before one Publish: only the newer counts.
-	releaseAll(s.leaveUnless(st, staged, st.plan, p))
-}
-
-// leaveUnless leaves the sets of a plan that none of the others has.
-func (s *Server) leaveUnless(st *stream, gone *plan.Plan, others ...*plan.Plan) (unused []*content) {
-	if gone == nil {
-		return nil
-	}
-	for _, set := range []*plan.Set{gone.Own, gone.Class} {
-		if !slices.ContainsFunc(others, func(p *plan.Plan) bool { return p != nil && (p.Own == set || p.Class == set) }) {
-			unused = append(unused, s.leave(st, set)...)
-		}
-	}
-	return unused
-}
-
-func (s *Server) enter(st *stream, set *plan.Set) {
-	g := s.groups[set]
-	if g == nil {
-		g = &group{set: set, members: map[wire.Type]map[string]*content{}, streams: map[*stream]struct{}{}}
-		s.groups[set] = g
-		for _, t := range wire.Types() {
-			names := set.Of(t)
-			g.members[t] = make(map[string]*content, len(names))
-			for name, ref := range names {
-				g.members[t][name] = s.use(g, t, name, ref)
-			}
-		}
-	}
-	g.streams[st] = struct{}{}
-}
-
-func (s *Server) use(g *group, t wire.Type, name string, ref plan.Ref) *content {
-	c := s.contents[ref]
-	if c == nil {
-		c = &content{typ: t, name: name, groups: map[*group]struct{}{}}
-		s.contents[ref] = c
-		c.release = incr.Hold(s.o.Engine, ref, func(res *wire.Resource, err error) {
-			if err != nil {
-				s.o.Log.Error("resource cannot be built; the last good one stays", "type", t.Short(), "name", name, "error", err)
-			}
-			s.mu.Lock()
-			s.stagedContents[c] = res
-			s.mu.Unlock()
-		})
-	}
-	c.groups[g] = struct{}{}
-	return c
-}
-
-// leave takes the stream out of the group of a set, and returns what nobody
-// uses any more, for the caller to release without the lock.
-func (s *Server) leave(st *stream, set *plan.Set) (unused []*content) {
-	g := s.groups[set]
-	if g == nil {
-		return nil
-	}
-	delete(g.streams, st)
-	if len(g.streams) > 0 {
-		return nil
-	}
-	delete(s.groups, set)
-	for _, t := range wire.Types() {
-		for _, ref := range set.Of(t) {
-			c := s.contents[ref]
-			if c == nil {
-				continue
-			}
-			delete(c.groups, g)
-			if len(c.groups) == 0 {
-				delete(s.contents, ref)
-				delete(s.stagedContents, c)
-				unused = append(unused, c)
-			}
-		}
-	}
-	return unused
-}
-
-func releaseAll(unused []*content) {
-	for _, c := range unused {
-		c.release()
-	}
+	releaseAll(s.leave(st, staged, st.plan, next))
 }
 
 // Publish makes a finished round visible to all streams at once. It is the
@@ -364,88 +263,58 @@ func (s *Server) Publish(round incr.Round) {
 	s.mu.Lock()
 	s.revision = uint64(round.Revision)
 	woken := map[*stream]struct{}{}
-	changed := map[*group][]dirtyName{}
+	changed := map[*part][]string{}
 	for c, res := range s.stagedContents {
 		if c.res == res {
 			continue
 		}
 		c.res = res
-		for g := range c.groups {
-			changed[g] = append(changed[g], dirtyName{c.typ, c.name})
+		for p := range c.parts {
+			changed[p] = append(changed[p], c.name)
 		}
 	}
 	clear(s.stagedContents)
-	for g, names := range changed {
-		for st := range g.streams {
-			st.mark(names)
-			woken[st] = struct{}{}
+	for p, names := range changed {
+		slices.Sort(names)
+		what := []news{{p.typ, names}}
+		for g := range p.groups {
+			for st := range g.streams {
+				st.mark(what)
+				woken[st] = struct{}{}
+			}
 		}
 	}
 	var unused []*content
-	classes := map[[2]*plan.Set][]dirtyName{} // streams of one class have one difference
-	for st, p := range s.stagedPlans {
+	classes := map[[2]*group][]news{} // streams of one class have one difference
+	for st, next := range s.stagedPlans {
 		old := st.plan
-		if old == nil && p == nil {
+		if old == next && old == (planned{}) {
 			continue // its Dataplane comes with a later round; until then there is nothing to say
 		}
-		st.plan = p
-		oldOwn, oldClass := setsOf(old)
-		newOwn, newClass := setsOf(p)
-		st.mark(diff(oldOwn, newOwn))
-		if oldClass != newClass {
-			between := [2]*plan.Set{oldClass, newClass}
-			names, known := classes[between]
-			if !known {
-				names = diff(oldClass, newClass)
-				classes[between] = names
-			}
-			st.mark(names)
+		st.plan = next
+		between := [2]*group{old.class, next.class}
+		ofClass, known := classes[between]
+		if !known {
+			ofClass = diff(old.class, next.class)
+			classes[between] = ofClass
 		}
-		unused = append(unused, s.leaveUnless(st, old, p)...)
+		st.mark(diff(old.own, next.own))
+		st.mark(ofClass)
+		unused = append(unused, s.leave(st, old, next)...)
 		woken[st] = struct{}{}
 	}
 	clear(s.stagedPlans)
+	s.books.Lock()
 	for st := range woken {
 		st.target(s.revision)
 		s.behind[st] = struct{}{}
 	}
+	s.books.Unlock()
 	s.mu.Unlock()
-	releaseAll(unused)
 	for st := range woken {
 		st.wakeUp()
 	}
-}
-
-func setsOf(p *plan.Plan) (own, class *plan.Set) {
-	if p == nil {
-		return nil, nil
-	}
-	return p.Own, p.Class
-}
-
-// diff lists the names that have another resource in the newer set; a set may
-// be nil.
-func diff(old, next *plan.Set) (names []dirtyName) {
-	of := func(s *plan.Set, t wire.Type) plan.Names {
-		if s == nil {
-			return nil
-		}
-		return s.Of(t)
-	}
-	for _, t := range wire.Types() {
-		was, is := of(old, t), of(next, t)
-		for name, ref := range is {
-			if before, ok := was[name]; !ok || before != ref {
-				names = append(names, dirtyName{t, name})
-			}
-		}
-		for name := range was {
-			if _, ok := is[name]; !ok {
-				names = append(names, dirtyName{t, name})
-			}
-		}
-	}
-	return names
+	releaseAll(unused)
 }
 
 // Convergence is how far the connected proxies are.
@@ -469,6 +338,8 @@ type Laggard struct {
 func (s *Server) Convergence(sample int) Convergence {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	s.books.Lock()
+	defer s.books.Unlock()
 	c := Convergence{Revision: s.revision, Proxies: len(s.streams), Behind: len(s.behind), Rejected: len(s.rejected)}
 	for st := range s.rejected {
 		if len(c.Laggards) < sample {
@@ -483,15 +354,15 @@ func (s *Server) Convergence(sample int) Convergence {
 	return c
 }
 
-// settle notes whether a stream, at the revision, is behind or refuses something.
-// What was published since the stream looked counts as not yet sent.
-func (s *Server) settle(st *stream, rev uint64, behind, rejects bool) (changed bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// settle notes whether a stream is behind or refuses something. What was
+// published since the stream looked counts as not yet sent.
+func (s *Server) settle(st *stream) (changed bool) {
+	s.books.Lock()
+	defer s.books.Unlock()
 	if st.closed {
 		return false
 	}
-	behind = behind || st.waiting(rev)
+	behind, rejects := st.progress()
 	change := func(set map[*stream]struct{}, in bool) {
 		if _, was := set[st]; was != in {
 			changed = true

@@ -13,7 +13,6 @@ import (
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/kds/delta"
-	"github.com/atoll-mesh/atoll/xds/plan"
 	"github.com/atoll-mesh/atoll/xds/wire"
 )
 
@@ -56,25 +55,16 @@ type stream struct {
 	cancel  context.CancelCauseFunc
 	release func()
 
-	// Guarded by the server's lock.
-	plan   *plan.Plan
-	closed bool
+	plan   planned // guarded by the server's publishing lock
+	closed bool    // written under the server's lock and in its books, so that either suffices to read it
 
-	// mu guards what the engine's goroutine adds, and what others look at.
+	// mu guards the session, which serve's goroutine drives, a round marks and
+	// others look at.
 	mu       sync.Mutex
-	dirty    [][]dirtyName
-	rev      uint64
+	session  *delta.Session
+	begun    bool // a round said what the proxy should have
 	stats    map[wire.Type]Counts
 	rejected []delta.Rejection
-	lacks    int
-	reached  uint64
-
-	session *delta.Session // of serve's goroutine alone
-}
-
-type dirtyName struct {
-	typ  wire.Type
-	name string
 }
 
 func newStream(s *Server, proxy api.ID, h *Hello, rpc discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) *stream {
@@ -87,33 +77,21 @@ func newStream(s *Server, proxy api.ID, h *Hello, rpc discoveryv3.AggregatedDisc
 	}
 }
 
-// mergeDirty is how many lists of dirty names may wait before they become one.
-const mergeDirty = 16
-
-// mark notes that names may have other resources now. The list is shared by the
-// streams that it concerns and must not be changed. A stream that does not get
-// to send keeps a set of names, not a list per round.
-func (st *stream) mark(names []dirtyName) {
-	if len(names) == 0 {
-		return
-	}
+// mark notes what may have other resources now. The names are shared by the
+// streams that they concern.
+func (st *stream) mark(what []news) {
 	st.mu.Lock()
-	defer st.mu.Unlock()
-	if st.dirty = append(st.dirty, names); len(st.dirty) < mergeDirty {
-		return
+	for _, n := range what {
+		st.session.ChangedMany(string(n.typ), n.names)
 	}
-	set := map[dirtyName]struct{}{}
-	for _, names := range st.dirty {
-		for _, d := range names {
-			set[d] = struct{}{}
-		}
-	}
-	st.dirty = [][]dirtyName{slices.Collect(maps.Keys(set))}
+	st.mu.Unlock()
 }
 
+// target says that what was marked is all up to the revision.
 func (st *stream) target(rev uint64) {
 	st.mu.Lock()
-	st.rev = rev
+	st.session.Target(rev)
+	st.begun = true
 	st.mu.Unlock()
 }
 
@@ -191,75 +169,74 @@ func (st *stream) take(q *discoveryv3.DeltaDiscoveryRequest) error {
 				refusal = "refused without a reason"
 			}
 		}
-		if st.session.Ack(q.GetTypeUrl(), q.GetResponseNonce(), refusal) {
-			st.mu.Lock()
-			c := st.stats[t]
-			if refusal == "" {
-				c.Acked++
-			} else {
-				c.Rejected++
-			}
-			st.stats[t] = c
-			st.mu.Unlock()
-			if refusal != "" {
-				st.s.o.Log.Warn("proxy refused a resource", "proxy", st.proxy.Name, "mesh", st.proxy.Mesh, "type", t.Short(), "reason", refusal)
-			}
+		if st.answered(t, q.GetResponseNonce(), refusal) && refusal != "" {
+			st.s.o.Log.Warn("proxy refused a resource", "proxy", st.proxy.Name, "mesh", st.proxy.Mesh, "type", t.Short(), "reason", refusal)
 		}
 	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
 	return st.session.Subscribe(q.GetTypeUrl(), q.GetResourceNamesSubscribe(), q.GetResourceNamesUnsubscribe(), q.GetInitialResourceVersions())
+}
+
+// answered enters an answer, and reports whether there was such a question.
+func (st *stream) answered(t wire.Type, nonce, refusal string) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !st.session.Ack(string(t), nonce, refusal) {
+		return false
+	}
+	c := st.stats[t]
+	if refusal == "" {
+		c.Acked++
+	} else {
+		c.Rejected++
+	}
+	st.stats[t] = c
+	return true
 }
 
 // send sends what may be sent now, and returns when to look again.
 func (st *stream) send() (time.Time, error) {
 	for {
-		m, rev, next := st.next()
-		if rev == 0 {
+		m, again, begun := st.next()
+		if !begun {
 			return time.Time{}, nil // no plan yet
 		}
 		if m == nil {
-			st.report(rev)
-			return next, nil
+			st.report()
+			return again, nil
 		}
 		if err := st.rpc.SendMsg(st.response(m)); err != nil {
 			return time.Time{}, err
 		}
-		st.mu.Lock()
-		c := st.stats[wire.Type(m.Type)]
-		c.Sent++
-		st.stats[wire.Type(m.Type)] = c
-		st.mu.Unlock()
 	}
 }
 
-// next takes what is dirty and puts a message together under the publishing
-// lock: a round that is published in between would show in the content of some
-// names and not yet in others.
-func (st *stream) next() (m *delta.Message, rev uint64, again time.Time) {
+// next puts a message together under the publishing lock: a round that is
+// published in between would show in the content of some names and not yet in
+// others.
+func (st *stream) next() (m *delta.Message, again time.Time, begun bool) {
 	st.s.mu.RLock()
 	defer st.s.mu.RUnlock()
 	st.mu.Lock()
-	rev = st.rev
-	for _, names := range st.dirty {
-		for _, d := range names {
-			st.session.Changed(string(d.typ), d.name)
-		}
+	defer st.mu.Unlock()
+	if !st.begun {
+		return nil, time.Time{}, false
 	}
-	st.dirty = nil
-	st.mu.Unlock()
-	if rev == 0 {
-		return nil, 0, time.Time{}
+	if m, again = st.session.Next(st, st.s.o.Now()); m != nil {
+		t := wire.Type(m.Type)
+		c := st.stats[t]
+		c.Sent++
+		st.stats[t] = c
 	}
-	st.session.Target(rev)
-	m, again = st.session.Next(st, st.s.o.Now())
-	return m, rev, again
+	return m, again, true
 }
 
-// waiting reports whether something was published since the stream looked, at
-// the revision.
-func (st *stream) waiting(rev uint64) bool {
+// progress is whether the proxy lacks something, and whether it refuses something.
+func (st *stream) progress() (behind, rejects bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return st.rev != rev || len(st.dirty) > 0
+	return !st.session.Converged(), len(st.rejected) > 0
 }
 
 func (st *stream) response(m *delta.Message) *wire.Response {
@@ -272,16 +249,13 @@ func (st *stream) response(m *delta.Message) *wire.Response {
 }
 
 // report tells the server, and through it the zone, how far the proxy is.
-func (st *stream) report(rev uint64) {
-	rejected := st.session.Rejections()
+func (st *stream) report() {
 	st.mu.Lock()
-	changed := len(rejected) != len(st.rejected)
-	for i := 0; !changed && i < len(rejected); i++ {
-		changed = rejected[i] != st.rejected[i]
-	}
-	st.rejected, st.lacks, st.reached = rejected, st.session.Behind(), st.session.Reached()
+	rejected := st.session.Rejections()
+	changed := !slices.Equal(rejected, st.rejected)
+	st.rejected = rejected
 	st.mu.Unlock()
-	if st.s.settle(st, rev, !st.session.Converged(), len(rejected) > 0) || changed {
+	if st.s.settle(st) || changed {
 		st.s.o.Report(st.status(false))
 	}
 }
@@ -289,13 +263,9 @@ func (st *stream) report(rev uint64) {
 func (st *stream) status(closed bool) Status {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	stats := make(map[wire.Type]Counts, len(st.stats))
-	for t, c := range st.stats {
-		stats[t] = c
-	}
 	return Status{
-		Proxy: st.proxy, Stream: st.number, Connected: st.since, Closed: closed, Stats: stats,
-		Rejections: st.rejected, Behind: st.lacks, Reached: st.reached, Node: st.node,
+		Proxy: st.proxy, Stream: st.number, Connected: st.since, Closed: closed, Stats: maps.Clone(st.stats),
+		Rejections: st.rejected, Behind: st.session.Behind(), Reached: st.session.Reached(), Node: st.node,
 	}
 }
 
@@ -309,14 +279,12 @@ func (st *stream) refusal() string {
 	return "refuses " + wire.Type(r.Type).Short() + " " + r.Name + ": " + r.Error
 }
 
-// Get implements delta.Source under the server's reading lock.
+// Get implements delta.Source under the server's reading lock. What is the
+// proxy's own wins.
 func (st *stream) Get(typ, name string) (delta.Item, bool) {
-	if st.plan == nil {
-		return nil, false
-	}
-	c := st.s.groups[st.plan.Own].get(wire.Type(typ), name)
+	c := st.plan.own.part(wire.Type(typ)).get(name)
 	if c == nil {
-		c = st.s.groups[st.plan.Class].get(wire.Type(typ), name)
+		c = st.plan.class.part(wire.Type(typ)).get(name)
 	}
 	if c == nil || c.res == nil {
 		return nil, false
@@ -327,6 +295,14 @@ func (st *stream) Get(typ, name string) (delta.Item, bool) {
 // Names implements delta.Source under the server's reading lock.
 func (st *stream) Names(typ string) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		st.plan.All(wire.Type(typ), func(name string, _ plan.Ref) bool { return yield(name) })
+		for _, g := range []*group{st.plan.own, st.plan.class} {
+			if p := g.part(wire.Type(typ)); p != nil {
+				for _, name := range p.sorted {
+					if !yield(name) {
+						return
+					}
+				}
+			}
+		}
 	}
 }
