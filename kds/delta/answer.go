@@ -29,7 +29,18 @@ func (s *Session) Ack(typ, nonce, rejection string) bool {
 
 func (c *channel) accept(f *flight) {
 	c.done = max(c.done, f.epoch)
+	if f.anew || len(c.maybe) > 0 {
+		for _, it := range f.items {
+			n := it.ItemName()
+			delete(c.maybe, n)
+			if sl := c.slots[n]; sl.named && sl.item == nil { // asked for anew before it came: the peer has it
+				sl.item = it
+				c.slots[n] = sl
+			}
+		}
+	}
 	for _, n := range f.removed {
+		delete(c.maybe, n)
 		if sl, ok := c.slots[n]; ok && sl == (slot{}) {
 			delete(c.slots, n)
 		}
@@ -97,9 +108,20 @@ func (c *channel) setAside(name, version, reason string) {
 	c.rejected[name] = Rejection{Type: c.Type, Name: name, Version: version, Error: reason}
 }
 
+// suspect has a group of a refused message sent again. The peer may have applied it nevertheless, as Envoy does with the
+// innocents.
 func (c *channel) suspect(group []Item) {
-	if len(group) > 0 {
-		c.suspects = append(c.suspects, group)
+	if len(group) == 0 {
+		return
+	}
+	c.suspects = append(c.suspects, group)
+	for _, it := range group {
+		if _, ok := c.slots[it.ItemName()]; ok {
+			if c.maybe == nil {
+				c.maybe = map[string]struct{}{}
+			}
+			c.maybe[it.ItemName()] = struct{}{}
+		}
 	}
 }
 

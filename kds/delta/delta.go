@@ -157,6 +157,7 @@ type channel struct {
 
 	suspects [][]Item // groups to send again, last first
 	rejected map[string]Rejection
+	maybe    map[string]struct{} // names that the peer may have a version of that came with a refused message
 	flight   *flight
 	done     uint64 // everything up to this epoch is acknowledged
 }
@@ -177,6 +178,7 @@ type flight struct {
 	removed []string
 	held    []Item              // by position in removed
 	epoch   uint64              // not 0: the type had nothing else to say when this epoch was the newest closed one
+	anew    bool                // a name was subscribed to while it was under way
 	awaits  map[string]struct{} // names of the refreshed type that the peer will subscribe to because of this message
 }
 
@@ -302,6 +304,9 @@ func (c *channel) subscribe(name, version string, held bool) {
 	sl.named = true
 	c.put(name, sl)
 	c.mark(name)
+	if c.flight != nil {
+		c.flight.anew = true
+	}
 }
 
 func (c *channel) unsubscribe(name string) {
@@ -348,6 +353,7 @@ func (c *channel) forget(name string) {
 	c.unsent.drop(name)
 	delete(c.gone, name)
 	delete(c.rejected, name)
+	delete(c.maybe, name)
 }
 
 func (c *channel) put(name string, sl slot) {

@@ -8,6 +8,13 @@ func (s *Session) Leftovers() int {
 		if c.dirty != nil || c.lists != nil || c.unsent.due != nil || c.suspects != nil || c.flight != nil {
 			n++
 		}
+		for name := range c.maybe {
+			_, refused := c.rejected[name]
+			_, gone := c.gone[name]
+			if !refused && !gone {
+				n++
+			}
+		}
 	}
 	return n
 }

@@ -71,6 +71,9 @@ func (c *channel) tidy() {
 	if len(c.rejected) == 0 {
 		c.rejected = nil
 	}
+	if len(c.maybe) == 0 {
+		c.maybe = nil
+	}
 }
 
 // look decides what a name needs: to be sent (nil: to be told that it does not exist), to be removed, or nothing.
@@ -142,7 +145,7 @@ func (c *channel) blocked() bool {
 func (c *channel) pinned() bool {
 	for _, by := range c.namedBy {
 		for n := range by.rejected {
-			if by.slots[n].item != nil {
+			if _, maybe := by.maybe[n]; maybe || by.slots[n].item != nil {
 				return true
 			}
 		}

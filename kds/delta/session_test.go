@@ -571,6 +571,49 @@ func TestRefusedListenerPinsItsClusters(t *testing.T) {
 	expect(t, b.settle(), "lds +l", "cds -a")
 }
 
+// A peer that drops a name and asks for it anew while the item is on its way takes that item. If it then refuses the
+// next one it has the first, which may name what shall go.
+func TestAskedAnewWhileInFlight(t *testing.T) {
+	b := shop(t)
+	b.p.subscribe(b.s, rds, "r")
+	b.settle()
+	b.put(rds, b.item("r", "a"))
+	b.next()
+	b.p.unsubscribe(b.s, rds, "r")
+	b.p.subscribe(b.s, rds, "r")
+	i := b.item("r", "b")
+	i.bad = true
+	b.put(rds, i)
+	b.put(lds, b.item("l", "b"))
+	b.del(cds, "a")
+	b.settle()
+	b.equal()
+	if b.p.has[rds]["r"] == nil || b.p.has[cds]["a"] == nil {
+		t.Fatal("the cluster of the last good route is removed")
+	}
+}
+
+// Envoy applies the innocents of a message that it refuses. One of them may name what shall go, and its successor be
+// refused.
+func TestInnocentOfARefusedMessagePins(t *testing.T) {
+	b := shop(t)
+	b.p.partial = true
+	bad := func(name string, refs ...string) *item {
+		i := b.item(name, refs...)
+		i.bad = true
+		return i
+	}
+	b.put(lds, b.item("innocent", "a"))
+	b.put(lds, bad("guilty"))
+	b.next()
+	b.put(lds, bad("innocent", "b"))
+	b.p.answer(b.s, lds, b.now)
+	b.put(lds, b.item("l", "b"))
+	b.del(cds, "a")
+	b.settle()
+	b.equal()
+}
+
 // Two listeners cannot have one address: the new one is refused until the old one is gone.
 func TestRefusedIsTriedAgainAfterRemoval(t *testing.T) {
 	b := shop(t)
