@@ -33,7 +33,7 @@ func (c *channel) accept(f *flight) {
 		for _, it := range f.items {
 			n := it.ItemName()
 			delete(c.maybe, n)
-			if sl := c.slots[n]; sl.named && sl.item == nil { // asked for anew before it came: the peer has it
+			if sl := c.slots[n]; sl.anew && sl.item == nil { // asked for anew before it came: the peer has it
 				sl.item = it
 				c.slots[n] = sl
 			}
@@ -57,21 +57,25 @@ func (c *channel) accept(f *flight) {
 func (c *channel) refuse(f *flight, text string, guilty func(string, []Item) map[string]string) {
 	for i, it := range f.items {
 		n := it.ItemName()
-		if sl, ok := c.slots[n]; ok && sl.item == it { // else the peer dropped it, or asked for it anew
+		sl, ok := c.slots[n]
+		if !ok {
+			continue // the peer dropped it
+		}
+		if sl.item == it { // else the peer asked for it anew
 			sl.item, sl.unsure = f.prev[i], true
 			c.slots[n] = sl
-			c.mark(n)
 		}
+		c.mark(n)
 	}
 	for i, n := range f.removed {
 		sl, ok := c.slots[n]
-		if !ok || sl.item != nil || sl.owed {
+		if !ok || sl.item != nil || sl.anew {
 			continue
 		}
 		sl.item, sl.unsure = f.held[i], true
 		c.slots[n] = sl
-		if c.unsent.find(n) != nil || len(f.items) > 0 {
-			c.mark(n) // it is back, or the items are to blame as far as we know
+		if sl.owed || c.unsent.find(n) != nil || len(f.items) > 0 {
+			c.mark(n) // it is asked for or back, or the items are to blame as far as we know
 		} else {
 			c.setAside(n, "", text)
 		}

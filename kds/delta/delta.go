@@ -168,6 +168,7 @@ type slot struct {
 	named  bool // subscribed by name
 	owed   bool // send it (or say that it does not exist) even if equal
 	unsure bool // a refused message left open which version the peer uses
+	anew   bool // subscribed to while a message was in flight; what the peer held before, it dropped
 }
 
 // flight is the message that awaits its answer, with what is needed to undo it.
@@ -178,7 +179,7 @@ type flight struct {
 	removed []string
 	held    []Item              // by position in removed
 	epoch   uint64              // not 0: the type had nothing else to say when this epoch was the newest closed one
-	anew    bool                // a name was subscribed to while it was under way
+	anew    bool                // there are slots that are anew
 	awaits  map[string]struct{} // names of the refreshed type that the peer will subscribe to because of this message
 }
 
@@ -286,7 +287,10 @@ func (s *Session) subscribeAll(c *channel) {
 }
 
 func (c *channel) subscribe(name, version string, held bool) {
-	sl := c.slots[name]
+	sl, known := c.slots[name]
+	if !known && c.flight != nil {
+		sl.anew, c.flight.anew = true, true
+	}
 	awaited := false
 	for _, r := range c.refreshers {
 		if r.flight != nil {
@@ -304,9 +308,6 @@ func (c *channel) subscribe(name, version string, held bool) {
 	sl.named = true
 	c.put(name, sl)
 	c.mark(name)
-	if c.flight != nil {
-		c.flight.anew = true
-	}
 }
 
 func (c *channel) unsubscribe(name string) {

@@ -228,7 +228,7 @@ func (s *Session) take(c *channel, m *Message, f *flight, d *due) {
 	name, it := d.name, d.item
 	c.unsent.take(d)
 	sl := c.slots[name]
-	sl.owed = false
+	sl.owed, sl.anew = false, false
 	if it == nil {
 		m.Removed = append(m.Removed, name)
 		switch {

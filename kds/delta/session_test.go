@@ -614,6 +614,41 @@ func TestInnocentOfARefusedMessagePins(t *testing.T) {
 	b.equal()
 }
 
+// That a thing does not exist is an answer which can be lost in a refused message like any other, however often the
+// peer asks.
+func TestRefusedAnswerThatItDoesNotExist(t *testing.T) {
+	b := shop(t)
+	i := b.item("b")
+	i.bad = true
+	b.put(eds, i)
+	b.del(eds, "a")
+	b.p.subscribe(b.s, eds, "a")
+	expect(t, []*delta.Message{b.next()}, "eds +b -a")
+	b.p.subscribe(b.s, eds, "a") // while the answer is on its way
+	b.p.answer(b.s, eds, b.now)
+	b.p.subscribe(b.s, eds, "b")
+	expect(t, []*delta.Message{b.next()}, "eds +b -a")
+	b.settle()
+	b.equal()
+}
+
+// What is refused after the peer dropped the name and asked for it anew is no judgement of what it gets then.
+func TestAskedAnewAndRefused(t *testing.T) {
+	b := newBench(t)
+	i := b.item("r")
+	i.bad = true
+	b.w.put(rds, i)
+	b.connect()
+	b.settle()
+	b.p.subscribe(b.s, rds, "r")
+	b.next()
+	b.put(rds, b.item("r"))
+	b.p.unsubscribe(b.s, rds, "r")
+	b.p.subscribe(b.s, rds, "r")
+	b.settle()
+	b.equal()
+}
+
 // Two listeners cannot have one address: the new one is refused until the old one is gone.
 func TestRefusedIsTriedAgainAfterRemoval(t *testing.T) {
 	b := shop(t)

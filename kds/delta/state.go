@@ -98,7 +98,7 @@ func (s *Session) Held(typ string) map[string]string {
 			}
 		}
 		for i, n := range f.removed {
-			if f.held[i] != nil {
+			if sl, ok := c.slots[n]; ok && !sl.anew && f.held[i] != nil {
 				held[n] = f.held[i].ItemVersion()
 			}
 		}
