@@ -1,8 +1,10 @@
 package api
 
 import (
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -127,6 +129,36 @@ func checkPositive(d *Duration, r *Report) {
 	if d != nil && d.Duration <= 0 {
 		r.Add("must be greater than zero when defined")
 	}
+}
+
+// checkCollector judges where a policy sends telemetry: to what a reference
+// names, or to the address that release 2 had in its place.
+func checkCollector(ref *TelemetryRef, endpoint string, r *Report) {
+	switch {
+	case ref == nil && endpoint == "":
+		r.At("backendRef").Add("in body is required")
+		return
+	case ref != nil && endpoint != "":
+		r.At("endpoint").Add("must not be set together with backendRef, which replaces it")
+	}
+	if ref != nil {
+		checkSomeLabels(ref.Kind, ref.Labels, r.At("backendRef"))
+	} else if _, _, ok := hostPort(endpoint); !ok && !isHost(endpoint) {
+		r.At("endpoint").Add("must be an address with or without a port, such as \"otel-collector:4317\"")
+	}
+}
+
+// hostPort splits an address that others dial.
+func hostPort(s string) (host string, port uint16, ok bool) {
+	host, text, err := net.SplitHostPort(s)
+	n, bad := strconv.ParseUint(text, 10, 16)
+	return host, uint16(n), err == nil && bad == nil && n > 0 && isHost(host)
+}
+
+func isHost(s string) bool {
+	var r Report
+	checkHost(s, &r)
+	return r.Err() == nil
 }
 
 // checkHost judges an address that others dial: an IP address or a DNS name.

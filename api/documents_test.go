@@ -27,8 +27,9 @@ var update = flag.Bool("update", false, "rewrite the expected faults in testdata
 //
 //	minimal    the least that is accepted (one)
 //	full       accepted (one or more): together they use every field of the kind
-//	older      accepted: a form of earlier releases, which means the same as
-//	newer      the section that follows it
+//	older      accepted: a form of earlier releases, or one that leaves defaults
+//	           out, which means the same as the section that follows it,
+//	newer
 //	bad        refused with exactly the faults that its leading comments list,
 //	           "# field: reason" (rewritten by -update: read what it wrote)
 //

@@ -17,14 +17,12 @@ func InitialRows(mesh *Object[Mesh], site Site) []Row {
 	if slices.Contains(skip, "*") {
 		return nil
 	}
-	var rows []Row
-	if !slices.Contains(skip, MeshTimeouts.Name) {
-		rows = append(rows, initialTimeouts(mesh.Name, site)...)
-	}
-	if !slices.Contains(skip, MeshIdentities.Name) {
-		rows = append(rows, MeshIdentities.New(initialMeta(MeshIdentities, mesh.Name, "default", site), initialIdentity()))
-	}
-	return rows
+	rows := initialTimeouts(mesh.Name, site)
+	rows = append(rows,
+		MeshCircuitBreakers.New(initialMeta(MeshCircuitBreakers, mesh.Name, "mesh-circuit-breaker-all-"+mesh.Name, site), initialBreaker()),
+		MeshRetries.New(initialMeta(MeshRetries, mesh.Name, "mesh-retry-all-"+mesh.Name, site), initialRetry()),
+		MeshIdentities.New(initialMeta(MeshIdentities, mesh.Name, "default", site), initialIdentity()))
+	return slices.DeleteFunc(rows, func(row Row) bool { return slices.Contains(skip, row.Head().Kind) })
 }
 
 func initialMeta(k AnyKind, mesh, name string, site Site) Meta {
@@ -52,6 +50,30 @@ func initialTimeouts(mesh string, site Site) []Row {
 	return []Row{
 		MeshTimeouts.New(initialMeta(MeshTimeouts, mesh, "mesh-timeout-all-"+mesh, site), inbound),
 		MeshTimeouts.New(initialMeta(MeshTimeouts, mesh, "mesh-timeout-to-all-"+mesh, site), outbound),
+	}
+}
+
+func initialBreaker() MeshCircuitBreaker {
+	return MeshCircuitBreaker{
+		TargetRef: &TargetRef{Kind: RefMesh},
+		To: []MeshCircuitBreakerTo{{TargetRef: TargetRef{Kind: RefMesh}, Default: MeshCircuitBreakerConf{
+			ConnectionLimits: &ConnectionLimits{
+				MaxConnections: new(uint32(1024)), MaxPendingRequests: new(uint32(1024)), MaxRetries: new(uint32(3)), MaxRequests: new(uint32(1024)),
+			},
+		}}},
+	}
+}
+
+func initialRetry() MeshRetry {
+	perTry := &Duration{16 * time.Second}
+	wait := &BackOff{BaseInterval: &Duration{25 * time.Millisecond}, MaxInterval: &Duration{250 * time.Millisecond}}
+	return MeshRetry{
+		TargetRef: &TargetRef{Kind: RefMesh},
+		To: []MeshRetryTo{{TargetRef: TargetRef{Kind: RefMesh}, Default: MeshRetryConf{
+			TCP:  &RetryTCP{MaxConnectAttempt: new(uint32(5))},
+			HTTP: &RetryHTTP{NumRetries: new(uint32(5)), PerTryTimeout: perTry, BackOff: wait},
+			GRPC: &RetryGRPC{NumRetries: new(uint32(5)), PerTryTimeout: perTry, BackOff: wait},
+		}}},
 	}
 }
 

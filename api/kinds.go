@@ -10,6 +10,7 @@ var Kinds = []AnyKind{
 	MeshServices, MeshExternalServices, MeshMultiZoneServices, MeshZoneAddresses, ServiceInsights,
 	Dataplanes, DataplaneInsights, Workloads, ContainerPatches, Convergences,
 	MeshTrafficPermissions, MeshTimeouts, MeshHTTPRoutes,
+	MeshAccessLogs, MeshCircuitBreakers, MeshFaultInjections, MeshHealthChecks, MeshLoadBalancingStrategies, MeshMetrics, MeshTraces,
 	MeshPassthroughs, MeshProxyPatches, MeshRateLimits, MeshRetries, MeshTCPRoutes, MeshTLSes,
 }
 

@@ -116,6 +116,10 @@ func TestKinds(t *testing.T) {
 		"MeshExternalService": "meshexternalservices extsvc ↓↑", "MeshOpenTelemetryBackend": "meshopentelemetrybackends motb ↓↑",
 		"Workload": "workloads wl ↑", "MeshInsight": "mesh-insights  ", "ServiceInsight": "service-insights  ↓",
 		"ContainerPatch": "containerpatches  ", "AccessRole": "access-roles  ↓", "AccessRoleBinding": "access-role-bindings  ↓",
+		"MeshAccessLog": "meshaccesslogs mal ↓↑→", "MeshCircuitBreaker": "meshcircuitbreakers mcb ↓↑→",
+		"MeshFaultInjection": "meshfaultinjections mfi ↓↑→", "MeshHealthCheck": "meshhealthchecks mhc ↓↑→",
+		"MeshLoadBalancingStrategy": "meshloadbalancingstrategies mlbs ↓↑→",
+		"MeshMetric":                "meshmetrics mm ↓↑→", "MeshTrace": "meshtraces mtr ↓↑→",
 	}
 	for _, k := range api.Kinds {
 		i := k.Info()

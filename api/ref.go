@@ -38,6 +38,14 @@ type BackendRef struct {
 	Port uint32 `json:"port,omitempty" min:"1" max:"65535"`
 }
 
+// TelemetryRef names a collector of logs, traces or metrics.
+type TelemetryRef struct {
+	_ struct{} `gone:"name,namespace" use:"labels kuma.io/display-name and k8s.kuma.io/namespace"`
+
+	Kind   string            `json:"kind" req:"true" enum:"MeshOpenTelemetryBackend"`
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
 // Match tells callers apart; both conditions must hold. The zero value matches
 // every caller.
 type Match struct {

@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 )
@@ -124,7 +125,7 @@ func (v IntOrString) number() (n float64, ok bool) {
 		return float64(v.Int), true
 	}
 	n, err := strconv.ParseFloat(v.Str, 64)
-	return n, err == nil && n == n
+	return n, err == nil && !math.IsNaN(n) && !math.IsInf(n, 0)
 }
 
 // Uint64 is a count that JSON carries as a string, because JSON numbers lose

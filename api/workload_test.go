@@ -189,19 +189,26 @@ func TestInitialRows(t *testing.T) {
 	mesh := func(skip ...string) *api.Object[api.Mesh] {
 		return api.Meshes.New(api.Meta{ID: api.ID{Name: "shop"}}, api.Mesh{SkipCreatingInitialPolicies: skip})
 	}
-	timeouts := []string{"MeshTimeout shop///mesh-timeout-all-shop", "MeshTimeout shop///mesh-timeout-to-all-shop"}
-	if got, want := names(api.InitialRows(mesh(), api.Site{})), append(slices.Clone(timeouts), "MeshIdentity shop///default"); !slices.Equal(got, want) {
+	policies := []string{"MeshTimeout shop///mesh-timeout-all-shop", "MeshTimeout shop///mesh-timeout-to-all-shop",
+		"MeshCircuitBreaker shop///mesh-circuit-breaker-all-shop", "MeshRetry shop///mesh-retry-all-shop"}
+	if got, want := names(api.InitialRows(mesh(), api.Site{})), append(slices.Clone(policies), "MeshIdentity shop///default"); !slices.Equal(got, want) {
 		t.Errorf("%v", got)
 	}
-	if got := names(api.InitialRows(mesh("MeshIdentity", "MeshRetry"), api.Site{})); !slices.Equal(got, timeouts) {
+	if got := names(api.InitialRows(mesh("MeshIdentity", "MeshRetry"), api.Site{})); !slices.Equal(got, policies[:3]) {
 		t.Errorf("%v", got)
 	}
 	if got := names(api.InitialRows(mesh("*"), api.Site{})); got != nil {
 		t.Errorf("%v", got)
 	}
-	const inbound = `{"targetRef":{"kind":"Mesh"},"rules":[{"default":{"connectionTimeout":"10s","idleTimeout":"2h0m0s","http":{"requestTimeout":"0s","streamIdleTimeout":"1h0m0s","maxStreamDuration":"0s"}}}]}`
-	if got := string(api.InitialRows(mesh(), api.Site{})[0].Raw()); got != inbound {
-		t.Errorf("%s", got)
+	for i, want := range []string{
+		`{"targetRef":{"kind":"Mesh"},"rules":[{"default":{"connectionTimeout":"10s","idleTimeout":"2h0m0s","http":{"requestTimeout":"0s","streamIdleTimeout":"1h0m0s","maxStreamDuration":"0s"}}}]}`,
+		`{"targetRef":{"kind":"Mesh"},"to":[{"targetRef":{"kind":"Mesh"},"default":{"connectionTimeout":"5s","idleTimeout":"1h0m0s","http":{"requestTimeout":"15s","streamIdleTimeout":"30m0s"}}}]}`,
+		`{"targetRef":{"kind":"Mesh"},"to":[{"targetRef":{"kind":"Mesh"},"default":{"connectionLimits":{"maxConnections":1024,"maxPendingRequests":1024,"maxRetries":3,"maxRequests":1024}}}]}`,
+		`{"targetRef":{"kind":"Mesh"},"to":[{"targetRef":{"kind":"Mesh"},"default":{"tcp":{"maxConnectAttempt":5},"http":{"numRetries":5,"perTryTimeout":"16s","backOff":{"baseInterval":"25ms","maxInterval":"250ms"}},"grpc":{"numRetries":5,"perTryTimeout":"16s","backOff":{"baseInterval":"25ms","maxInterval":"250ms"}}}}]}`,
+	} {
+		if got := string(api.InitialRows(mesh(), api.Site{})[i].Raw()); got != want {
+			t.Errorf("%s", got)
+		}
 	}
 	if got := names(api.DefaultHostnameGenerators(api.Site{})); len(got) != 5 {
 		t.Errorf("%v", got)
