@@ -391,7 +391,8 @@ func (s *Session) Changed(typ, name string) {
 const maxLists = 8
 
 // ChangedMany is [Session.Changed] for names that many sessions are told of at once. They must be sorted and distinct,
-// and must not be changed afterwards: the session keeps the list. It costs one append.
+// and must not be changed afterwards: the session keeps the list. It costs one append; which of the names the peer has
+// subscribed to shows in the next [Session.Next], and until then all of them count as behind.
 func (s *Session) ChangedMany(typ string, names []string) {
 	c := s.channel(typ)
 	if c == nil || !c.opened || len(names) == 0 {

@@ -10,7 +10,8 @@ import (
 
 // Next returns the next message that may be sent now, or nil, and the time at which to ask again although nothing
 // happened (zero: none). It is to be called until it returns nil, after every Subscribe, Changed, Ack and when the time
-// has come. It costs the names that were marked since the last call and those in the message.
+// has come. It costs the names that were marked since the last call, which are merged into those that still wait, and
+// the names in the message.
 func (s *Session) Next(src Source, now time.Time) (*Message, time.Time) {
 	for _, c := range s.channels {
 		s.lookAll(c, src)
