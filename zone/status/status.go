@@ -368,11 +368,13 @@ func (f *Feeder) insight(tx *db.Tx, s xds.Status) *api.Object[api.DataplaneInsig
 		spec, m.Created = have.Spec, have.Created
 		spec.Subscriptions = slices.Clone(spec.Subscriptions)
 	}
-	spec.Subscriptions = subscribed(spec.Subscriptions, f.subscription(s))
+	sub := f.subscription(s)
+	known := slices.ContainsFunc(spec.Subscriptions, func(o api.DataplaneSubscription) bool { return o.ID == sub.ID })
+	spec.Subscriptions = subscribed(spec.Subscriptions, sub)
 	if s.Closed && online(spec.Subscriptions) {
 		return api.DataplaneInsights.New(m, spec) // the rest of the row is the newer stream's
 	}
-	if md := s.Node.GetMetadata(); md != nil {
+	if md := s.Node.GetMetadata(); md != nil && !known { // what a stream says of its proxy, it says once
 		if raw, err := protojson.Marshal(md); err == nil {
 			spec.Metadata = raw
 		}

@@ -178,6 +178,9 @@ func TestInsight(t *testing.T) {
 		if n := l.count(); n != before+1 {
 			t.Errorf("%d commits while nothing was said", n-before-1)
 		}
+		if in := l.insight("cart"); !strings.Contains(string(in.Metadata), "1.40") {
+			t.Errorf("after many reports of a stream its metadata is %s", in.Metadata)
+		}
 		// A refusal is written at once, with its reason.
 		l.report(1, 52, func(s *xds.Status) {
 			s.Rejections = []delta.Rejection{{Type: string(wire.Listener), Name: "in", Version: "v", Error: "no such filter"}}
