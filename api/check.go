@@ -30,7 +30,7 @@ func checkTop(ref *TargetRef, inbound bool, r *Report) {
 // checkTo judges the targetRef of a `to` item; kinds are those of the policy.
 func checkTo(ref TargetRef, kinds []string, r *Report) {
 	if !slices.Contains(kinds, ref.Kind) {
-		r.At("kind").Add("value '%s' is not supported", ref.Kind)
+		r.At("kind").OneOf(ref.Kind, kinds, "value '%s' is not supported", ref.Kind)
 		return
 	}
 	switch ref.Kind {

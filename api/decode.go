@@ -116,11 +116,52 @@ var metaFields = map[string]bool{
 // spec is judged by the kind (see [AnyKind]). The kind is nil when `type` is
 // missing or names no kind.
 func ParseDocument(body []byte, r *Report) (Document, AnyKind) {
-	var d Document
-	fields := map[string]json.RawMessage{}
+	d, fields, ok := envelope(body, r)
+	if !ok {
+		return d, nil
+	}
+	if d.Type == "" {
+		r.At("type").Add("cannot be empty")
+		return d, nil
+	}
+	k, ok := ByName(d.Type)
+	if !ok {
+		r.At("type").Misnamed(d.Type, kindNames(), "unknown kind %q", d.Type)
+		return d, nil
+	}
+	d.split(k, fields, r)
+	return d, k
+}
+
+// ParseDocumentOf is ParseDocument where the kind is known from elsewhere, and
+// `type` only has to say the same. ok is false when the spec cannot be judged:
+// it is missing, or the document is of another kind.
+func ParseDocumentOf(k AnyKind, body []byte, r *Report) (d Document, ok bool) {
+	d, fields, ok := envelope(body, r)
+	if !ok {
+		return d, false
+	}
+	switch name := k.Info().Name; {
+	case d.Type == name:
+	case k.Info().Flat:
+		r.At("type").Add("type from the URL has to be the same as in body")
+	case d.Type == "":
+		r.Add(".type in body is required")
+	default:
+		r.OneOf(d.Type, []string{name}, "type in body should be one of [%s]", name)
+	}
+	if _, other := ByName(d.Type); other && d.Type != k.Info().Name {
+		return d, false
+	}
+	d.split(k, fields, r)
+	return d, k.Info().Flat || d.Spec != nil
+}
+
+// envelope reads the fields that all kinds have.
+func envelope(body []byte, r *Report) (d Document, fields map[string]json.RawMessage, ok bool) {
 	if err := json.Unmarshal(body, &fields); err != nil {
 		r.Add("must be a JSON object: %v", err)
-		return d, nil
+		return d, nil, false
 	}
 	read := func(name string, into any) {
 		if raw, ok := fields[name]; ok {
@@ -133,15 +174,11 @@ func ParseDocument(body []byte, r *Report) (Document, AnyKind) {
 	read("mesh", &d.Mesh)
 	read("name", &d.Name)
 	read("labels", &d.Labels)
-	if d.Type == "" {
-		r.At("type").Add("cannot be empty")
-		return d, nil
-	}
-	k, ok := ByName(d.Type)
-	if !ok {
-		r.At("type").Add("unknown kind %q%s", d.Type, didYouMean(d.Type, kindNames()))
-		return d, nil
-	}
+	return d, fields, true
+}
+
+// split finds the spec among the fields.
+func (d *Document) split(k AnyKind, fields map[string]json.RawMessage, r *Report) {
 	if k.Info().Flat {
 		for name := range metaFields {
 			if metaFields[name] {
@@ -149,19 +186,19 @@ func ParseDocument(body []byte, r *Report) (Document, AnyKind) {
 			}
 		}
 		d.Spec, _ = json.Marshal(fields) // raw messages always encode
-		return d, k
+		return
 	}
 	spec, ok := fields["spec"]
 	if !ok || string(spec) == "null" {
-		r.At("").Add(".spec in body is required")
+		r.Add(".spec in body is required")
+		spec = nil
 	}
 	d.Spec = spec
 	for _, name := range sortedKeys(fields) {
 		if _, known := metaFields[name]; !known {
-			r.At(name).Add("unknown field%s", didYouMean(name, []string{"type", "mesh", "name", "labels", "spec"}))
+			r.At(name).Misnamed(name, []string{"type", "mesh", "name", "labels", "spec"}, "unknown field")
 		}
 	}
-	return d, k
 }
 
 // CheckMeta notes the faults of name, mesh and labels of a document that is

@@ -115,6 +115,9 @@ func (k *Kind[S]) In(r db.Reader, mesh string) iter.Seq[*Object[S]] { return k.b
 // All lists all rows, ordered by ID.
 func (k *Kind[S]) All(r db.Reader) iter.Seq[*Object[S]] { return k.table.All(r) }
 
+// Count returns how many rows there are.
+func (k *Kind[S]) Count(r db.Reader) int { return k.table.Len(r) }
+
 // Labelled lists the rows of a mesh that carry all the labels, ordered by ID;
 // no labels select every row. It depends on one label only: the one that says
 // most, so that a change elsewhere in the mesh does not wake the reader.
@@ -207,6 +210,7 @@ type AnyKind interface {
 	RowNamed(r db.Reader, mesh, name string) (Row, bool)
 	Rows(r db.Reader, mesh string) iter.Seq[Row]
 	AllRows(r db.Reader) iter.Seq[Row]
+	Count(r db.Reader) int
 	RowsLabelled(r db.Reader, mesh string, labels map[string]string) iter.Seq[Row]
 	Page(s *db.Snapshot, mesh string, all bool) iter.Seq[Row]
 	MayCross(row Row) bool

@@ -12,7 +12,18 @@ type Fault struct {
 	Field string `json:"field"`
 	// Reason says what is wrong and, where it can, what would be right.
 	Reason string `json:"reason"`
+	// Rule names the rule that was broken, where it is one of a schema: enum
+	// for a value that is none of Choices, unknown for a field that is none.
+	Rule string `json:"rule,omitempty"`
+	// Choices are all that would be right, if they can be listed.
+	Choices []string `json:"choices,omitempty"`
 }
+
+// Rules that a [Fault] may name.
+const (
+	RuleEnum    = "enum"
+	RuleUnknown = "unknown"
+)
 
 func (f Fault) String() string {
 	if f.Field == "" {
@@ -56,8 +67,13 @@ func (r *Report) Key(field, key string) *Report {
 
 // Add notes a fault here.
 func (r *Report) Add(format string, args ...any) {
+	r.add(Fault{Reason: fmt.Sprintf(format, args...)})
+}
+
+func (r *Report) add(f Fault) {
 	t := r.top()
-	t.faults = append(t.faults, Fault{Field: r.Path(), Reason: fmt.Sprintf(format, args...)})
+	f.Field = r.Path()
+	t.faults = append(t.faults, f)
 }
 
 // join adds the faults of another report, at the places that place gives them.
@@ -69,6 +85,18 @@ func (r *Report) join(other *Report, place func(string) string) {
 		}
 		t.faults = append(t.faults, f)
 	}
+}
+
+// OneOf notes that the value here is none of the choices, and which of them it
+// resembles. The format says it in words; it does not need to list the choices.
+func (r *Report) OneOf(value string, choices []string, format string, args ...any) {
+	r.add(Fault{Reason: fmt.Sprintf(format, args...) + suggestion(Nearest(value, choices)), Rule: RuleEnum, Choices: choices})
+}
+
+// Misnamed notes that the name here, of a field or of a kind, is none of the
+// choices: the one it resembles, or all if they are few.
+func (r *Report) Misnamed(name string, choices []string, format string, args ...any) {
+	r.add(Fault{Reason: fmt.Sprintf(format, args...) + didYouMean(name, choices), Rule: RuleUnknown, Choices: choices})
 }
 
 // Faults returns all that was noted, in order.

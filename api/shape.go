@@ -257,7 +257,7 @@ func (c *checker) object(s *Shape, tree map[string]any, r *Report) {
 			continue
 		}
 		if use, old := s.Gone[name]; !old {
-			at.Add("unknown field%s", didYouMean(name, s.names()))
+			at.Misnamed(name, s.names(), "unknown field")
 		} else if use == "" {
 			at.Add("is no longer supported and has no replacement")
 		} else {
@@ -410,7 +410,7 @@ func (c *checker) text(s *Shape, text string, r *Report) {
 
 func (c *checker) oneOf(s *Shape, text string, r *Report) {
 	if !slices.Contains(s.Enum, text) {
-		r.Add("in body should be one of %v", s.Enum)
+		r.OneOf(text, s.Enum, "in body should be one of %v", s.Enum)
 	}
 }
 
@@ -490,22 +490,39 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
-// didYouMean ends a message about a name that is not known with the known name
-// it resembles, or with all known names if they are few, or with nothing.
-func didYouMean(name string, known []string) string {
+// Nearest returns the known name that a name resembles so much that it may
+// have been meant, or "". Of two that it resembles equally neither is meant.
+func Nearest(name string, known []string) string {
 	plain := func(s string) string { return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s)) }
 	best, distance := "", max(1, len(name)/3)+1
 	for _, k := range known {
 		if plain(k) == plain(name) {
-			return fmt.Sprintf("; did you mean %q?", k)
+			return k
 		}
-		if d := edits(plain(name), plain(k)); d < distance {
+		switch d := edits(plain(name), plain(k)); {
+		case d >= len(name):
+		case d < distance:
 			best, distance = k, d
+		case d == distance:
+			best = ""
 		}
 	}
-	switch {
+	return best
+}
+
+func suggestion(name string) string {
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", name)
+}
+
+// didYouMean ends a message about a name that is not known with the known name
+// it resembles, or with all known names if they are few, or with nothing.
+func didYouMean(name string, known []string) string {
+	switch best := Nearest(name, known); {
 	case best != "":
-		return fmt.Sprintf("; did you mean %q?", best)
+		return suggestion(best)
 	case len(known) > 0 && len(known) <= 8:
 		return "; known here: " + strings.Join(known, ", ")
 	}

@@ -81,11 +81,11 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 		return err
 	}
 	defer s.Close()
-	listener, err := s.Listen("API", c.API.Address)
+	apis, err := s.ListenAPI()
 	if err != nil {
 		return err
 	}
-	diagnostics, err := s.Listen("diagnostics", c.Diagnostics.Address)
+	diagnostics, err := s.ListenDiagnostics()
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 	}
 	link := kds.NewServer(kds.ServerOptions{
 		Options: kds.Options{
-			DB: s.DB, Feeder: s.Feeder, Instance: s.Instance, Version: version, Log: s.Log,
+			DB: s.DB, Feeder: s.Feeder, Instance: s.Instance, Version: version, Log: s.Component("kds"),
 			Heartbeat: time.Duration(c.KDS.Heartbeat),
 		},
 		Authenticate:    authenticate(s, c.KDS),
@@ -104,7 +104,10 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 	if err := s.Collect(func() []server.Peer { return peers(link) }); err != nil {
 		return err
 	}
-	handler := s.REST(c, nil, s.Convergence(api.Global, func(zone string) bool { return connected(s.DB.Snapshot(), zone) }))
+	handler, err := s.REST(c, nil, s.Convergence(api.Global, func(zone string) bool { return connected(s.DB.Snapshot(), zone) }))
+	if err != nil {
+		return err
+	}
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.ServeHTTP(ctx, diagnostics, s.Diagnostics()) })
@@ -119,7 +122,9 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 			return server.Ended(ctx, err)
 		}
 		g.Go(func() error { return server.Ended(ctx, link.Run(ctx)) })
-		g.Go(func() error { return s.ServeHTTP(ctx, listener, handler) })
+		for _, l := range apis {
+			g.Go(func() error { return s.ServeHTTP(ctx, l, handler) })
+		}
 		g.Go(func() error {
 			rpc := grpc.NewServer(append(link.GRPC(), grpc.Creds(credentials.NewTLS(s.Cert.Server("h2"))))...)
 			link.Register(rpc)

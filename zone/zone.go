@@ -85,17 +85,17 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 	z.engine = incr.New(s.DB.Snapshot())
 	z.xds = xds.New(xds.Options{
 		Engine: z.engine, Instance: s.Instance, Admit: z.admit, Report: z.report,
-		Drain: time.Duration(c.DPServer.Drain), Now: s.Now, Log: s.Log,
+		Drain: time.Duration(c.DPServer.Drain), Now: s.Now, Log: s.Component("xds"),
 	})
 	z.status = status.New(status.Options{
 		DB: s.DB, Site: s.Site, Instance: s.Instance, Converged: z.xds.Convergence,
-		Flush: time.Duration(c.DPServer.StatusFlush), Now: s.Now, Log: s.Log,
+		Flush: time.Duration(c.DPServer.StatusFlush), Now: s.Now, Log: s.Component("status"),
 	})
-	rest, err := s.Listen("API", c.API.Address)
+	apis, err := s.ListenAPI()
 	if err != nil {
 		return err
 	}
-	diagnostics, err := s.Listen("diagnostics", c.Diagnostics.Address)
+	diagnostics, err := s.ListenDiagnostics()
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,10 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	handler := s.REST(c, z.statusOf, s.Convergence(c.Name, func(string) bool { return true }))
+	handler, err := s.REST(c, z.statusOf, s.Convergence(c.Name, func(string) bool { return true }))
+	if err != nil {
+		return err
+	}
 	split := server.NewSplit(dp, s.Cert.Server())
 	var link *kds.Link
 	touch := func(api.ID) {}
@@ -132,19 +135,21 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 		}
 		g.Go(func() error { return server.Ended(ctx, z.engine.Loop(ctx, s.DB, incr.WithAfter(z.published))) })
 		g.Go(func() error {
-			return identity.Run(ctx, identity.Options{DB: s.DB, Engine: z.engine, Apply: s.Feeder.Apply, Site: s.Site, Instance: s.Instance, Now: s.Now, Log: s.Log})
+			return identity.Run(ctx, identity.Options{DB: s.DB, Engine: z.engine, Apply: s.Feeder.Apply, Site: s.Site, Instance: s.Instance, Now: s.Now, Log: s.Component("identity")})
 		})
 		g.Go(func() error {
-			return derive.Run(ctx, derive.Options{DB: s.DB, Apply: s.Feeder.Apply, Site: s.Site, Grace: time.Duration(c.MeshService.DeletionGracePeriod), Now: s.Now, Log: s.Log})
+			return derive.Run(ctx, derive.Options{DB: s.DB, Apply: s.Feeder.Apply, Site: s.Site, Grace: time.Duration(c.MeshService.DeletionGracePeriod), Now: s.Now, Log: s.Component("derive")})
 		})
 		g.Go(func() error { return z.status.Run(ctx) })
-		g.Go(func() error { return names.Run(ctx, names.Options{DB: s.DB, Log: s.Log}) })
+		g.Go(func() error { return names.Run(ctx, names.Options{DB: s.DB, Log: s.Component("names")}) })
 		g.Go(func() error { return z.reap(ctx) })
 		if link != nil {
 			g.Go(func() error { return server.Ended(ctx, link.Run(ctx)) })
 		}
 		g.Go(func() error { return z.services(ctx, touch) })
-		g.Go(func() error { return s.ServeHTTP(ctx, rest, handler) })
+		for _, l := range apis {
+			g.Go(func() error { return s.ServeHTTP(ctx, l, handler) })
+		}
 		g.Go(func() error { return split.Run(ctx) })
 		g.Go(func() error { return s.ServeHTTP(ctx, split.HTTP, z.bootstrap(dp.Addr())) })
 		g.Go(func() error { return z.serveProxies(ctx, split, m) })
@@ -212,7 +217,7 @@ func (z *zone) bootstrap(at net.Addr) http.Handler {
 		},
 		AuthRequired: z.config.DPServer.Auth != "none",
 		Chain:        func() []byte { return z.Cert.Chain },
-		Params:       params, Log: z.Log,
+		Params:       params, Log: z.Component("bootstrap"),
 	})
 }
 
@@ -221,7 +226,7 @@ func (z *zone) link() (*kds.Link, error) {
 	c := z.config.Global
 	o := kds.LinkOptions{
 		Options: kds.Options{
-			DB: z.DB, Feeder: z.Feeder, Instance: z.Instance, Version: z.Version, Log: z.Log,
+			DB: z.DB, Feeder: z.Feeder, Instance: z.Instance, Version: z.Version, Log: z.Component("kds"),
 			Heartbeat: time.Duration(c.Heartbeat),
 		},
 		Site: z.Site, Address: c.Address, Derive: derived, Base: 250 * time.Millisecond, Max: time.Duration(c.MaxBackoff),

@@ -62,6 +62,7 @@ func refuse(class error, format string, args ...any) error {
 const (
 	AdminName            = "mesh-system:admin"
 	AnonymousName        = "mesh-system:anonymous"
+	ControlPlaneName     = "mesh-system:control-plane"
 	GroupAdmin           = "mesh-system:admin"
 	GroupAuthenticated   = "mesh-system:authenticated"
 	GroupUnauthenticated = "mesh-system:unauthenticated"
@@ -76,6 +77,11 @@ type User struct {
 // Admin is the administrator, who may do everything.
 func Admin() User {
 	return User{Name: AdminName, Groups: []string{GroupAdmin, GroupAuthenticated}}
+}
+
+// ControlPlane is a control plane itself.
+func ControlPlane() User {
+	return User{Name: ControlPlaneName, Groups: []string{}}
 }
 
 // Anonymous is a caller who showed no token.
@@ -121,7 +127,12 @@ type Access struct {
 	ControlPlaneMetadata Grant `json:"controlPlaneMetadata"`
 }
 
-// DefaultAccess is what holds when nothing is configured.
+// DefaultAccess is what holds when nothing is configured. It is narrower than
+// that of the ecosystem, where everybody who reaches the port may read and
+// write all but secrets: here an anonymous caller gets GET / and the health of
+// the control plane, and everything else needs a token. Grants for everybody
+// (dumps, statistics, metadata) say who may look at more than resources, and
+// hold for those who may read at all.
 func DefaultAccess() Access {
 	admins := Grant{Users: []string{AdminName}, Groups: []string{GroupAdmin}}
 	members := Grant{Users: []string{AdminName}, Groups: []string{GroupAuthenticated}}

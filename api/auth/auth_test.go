@@ -363,7 +363,7 @@ func TestPublicKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	token := sign(t, jwt.SigningMethodRS256, map[string]any{"kid": "offline"}, map[string]any{}, key)
-	v := auth.NewValidator(auth.Options{NoSecrets: true, PublicKeys: []auth.PublicKey{
+	v := auth.NewValidator(auth.Options{NoSecrets: []auth.Token{auth.UserToken, auth.DataplaneToken, auth.ZoneToken}, PublicKeys: []auth.PublicKey{
 		{Token: auth.DataplaneToken, Mesh: "default", KID: "offline", Key: &key.PublicKey},
 	}})
 	if _, err := v.ParseDataplane(w.Snapshot(), now, "default", token); err != nil {

@@ -4,6 +4,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,8 +34,8 @@ type PublicKey struct {
 type Options struct {
 	// PublicKeys are tried before Secrets.
 	PublicKeys []PublicKey
-	// NoSecrets: only PublicKeys count.
-	NoSecrets bool
+	// NoSecrets lists the tokens of which only PublicKeys count.
+	NoSecrets []Token
 }
 
 // Validator tells real tokens from others. It may be used concurrently; the
@@ -152,7 +153,7 @@ func (v *Validator) key(r db.Reader, t Token, mesh, kid string) (*rsa.PublicKey,
 		}
 	}
 	name := keyName(t.keyPrefix(mesh), kid)
-	if v.opts.NoSecrets {
+	if slices.Contains(v.opts.NoSecrets, t) {
 		return nil, t.noKey(kid, name, mesh)
 	}
 	if secret, ok := t.secretNamed(r, mesh, name); ok {

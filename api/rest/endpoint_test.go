@@ -217,7 +217,7 @@ func TestInformation(t *testing.T) {
 	}
 	route := find("/_resources", "resources", "MeshHTTPRoute")
 	want := map[string]any{
-		"name": "MeshHTTPRoute", "scope": "Mesh", "readOnly": false, "path": "meshhttproutes", "shortName": "mhttpr",
+		"name": "MeshHTTPRoute", "scope": "Mesh", "readOnly": true, "path": "meshhttproutes", "shortName": "mhttpr",
 		"singularDisplayName": "Mesh HTTP Route", "pluralDisplayName": "Mesh HTTP Routes", "includeInFederation": true,
 	}
 	for field, value := range want {

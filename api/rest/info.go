@@ -9,11 +9,12 @@ import (
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/auth"
 	"github.com/atoll-mesh/atoll/api/client"
+	"github.com/atoll-mesh/atoll/api/db"
 )
 
 func (s *server) infoRoutes() {
-	s.route("GET /{$}", titleInfo, s.root)
-	s.route("GET /config", titleInfo, func(w http.ResponseWriter, r *http.Request) error {
+	s.json("GET /{$}", titleInfo, s.root)
+	s.json("GET /config", titleInfo, func(w http.ResponseWriter, r *http.Request) error {
 		if err := s.readers(r); err != nil {
 			return err
 		}
@@ -23,7 +24,7 @@ func (s *server) infoRoutes() {
 		WriteJSON(w, http.StatusOK, s.Config)
 		return nil
 	})
-	s.route("GET /who-am-i", titleInfo, func(w http.ResponseWriter, r *http.Request) error {
+	s.json("GET /who-am-i", titleInfo, func(w http.ResponseWriter, r *http.Request) error {
 		u := UserOf(r)
 		if u.IsAnonymous() {
 			if err := s.readers(r); err != nil {
@@ -36,9 +37,9 @@ func (s *server) infoRoutes() {
 		WriteJSON(w, http.StatusOK, u)
 		return nil
 	})
-	s.route("GET /policies", titleInfo, s.policies)
-	s.route("GET /_resources", titleInfo, s.resources)
-	s.route("GET /_kri/{kri}", titleGet, s.byKRI)
+	s.json("GET /policies", titleInfo, s.policies)
+	s.json("GET /_resources", titleInfo, s.resources)
+	s.json("GET /_kri/{kri}", titleGet, s.byKRI)
 }
 
 // readers refuses callers who may not read at all.
@@ -85,6 +86,12 @@ func shown() []api.Facts {
 	return out
 }
 
+// shownReadOnly is what existing clients go by. They take a zone under a global
+// to be read-only as a whole, although it takes resources of its own origin.
+func (s *server) shownReadOnly(info api.Facts) bool {
+	return s.Site.Federated || s.readOnly(info) != nil
+}
+
 func (s *server) resources(w http.ResponseWriter, r *http.Request) error {
 	if err := s.readers(r); err != nil {
 		return err
@@ -92,7 +99,7 @@ func (s *server) resources(w http.ResponseWriter, r *http.Request) error {
 	out := []kindInfo{}
 	for _, info := range shown() {
 		one := kindInfo{
-			Name: info.Name, Scope: "Global", ReadOnly: s.readOnly(info) != nil, Path: info.Plural,
+			Name: info.Name, Scope: "Global", ReadOnly: s.shownReadOnly(info), Path: info.Plural,
 			Singular: words(info.Name), Plural: plural(words(info.Name)), ShortName: info.Short,
 			Federation: info.Flow.Has(api.Down) && !info.ReadOnly,
 		}
@@ -127,7 +134,7 @@ func (s *server) policies(w http.ResponseWriter, r *http.Request) error {
 	for _, info := range shown() {
 		if p := info.Policy; p != nil {
 			out = append(out, policy{
-				Name: info.Name, ReadOnly: s.readOnly(info) != nil, Path: info.Plural, Singular: words(info.Name),
+				Name: info.Name, ReadOnly: s.shownReadOnly(info), Path: info.Plural, Singular: words(info.Name),
 				Plural: plural(words(info.Name)), TargetRef: true, Inbound: p.Rules, Outbound: p.To,
 			})
 		}
@@ -176,10 +183,29 @@ func (s *server) byKRI(w http.ResponseWriter, r *http.Request) error {
 	}
 	snap := s.DB.Snapshot()
 	row, ok := k.Row(snap, id)
+	if !ok && !s.Site.IsGlobal() {
+		row, ok = s.mineByKRI(snap, k, id)
+	}
 	if !ok {
 		return notFound("")
 	}
 	return s.show(w, r, snap, k, row)
+}
+
+// mineByKRI finds a row of this zone by a KRI that says nothing of the zone
+// although the kind has one, or the other way round: identifiers come from
+// tools that make them of what they see, and what is local has no other zone.
+func (s *server) mineByKRI(snap *db.Snapshot, k api.AnyKind, id api.ID) (api.Row, bool) {
+	switch id.Zone {
+	case "":
+		id.Zone = s.Site.Zone
+	case s.Site.Zone:
+		id.Zone = ""
+	default:
+		return nil, false
+	}
+	row, ok := k.Row(snap, id)
+	return row, ok && row.Head().Local()
 }
 
 // issues reports whether tokens of that kind are issued here.

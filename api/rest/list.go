@@ -33,16 +33,18 @@ type query struct {
 	match        []func(api.Row) bool
 }
 
-// render makes an item of a list of a row.
-type render func(*db.Snapshot, api.AnyKind, api.Row) (json.RawMessage, error)
+// view is how rows of a kind are shown.
+type view struct {
+	// render makes the document of a row.
+	render func(*db.Snapshot, api.AnyKind, api.Row) (json.RawMessage, error)
+	// with is a kind whose row of the same ID is a part of the document; nil: none.
+	with api.AnyKind
+}
 
-func (s *server) list(k api.AnyKind, item render) handler {
+func (s *server) list(k api.AnyKind, v view) handler {
 	info := k.Info()
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if err := s.allow(r, s.grantFor(info, false), info.Name); err != nil {
-			return err
-		}
-		if err := acceptsJSON(r); err != nil {
 			return err
 		}
 		snap := s.DB.Snapshot()
@@ -55,6 +57,9 @@ func (s *server) list(k api.AnyKind, item render) handler {
 			return err
 		}
 		all := mesh == "" && info.Scope == api.MeshScope
+		if watches(r) {
+			return s.watch(w, r, k, v, func(row api.Row) bool { return (all || row.Head().Mesh == mesh) && q.selects(row) })
+		}
 		body := page{Items: []json.RawMessage{}}
 		// The walk goes on after the page only to count. What costs is to render,
 		// and that is done for the page alone.
@@ -63,7 +68,7 @@ func (s *server) list(k api.AnyKind, item render) handler {
 				continue
 			}
 			if body.Total >= q.offset && len(body.Items) < q.size {
-				one, err := item(snap, k, row)
+				one, err := v.render(snap, k, row)
 				if err != nil {
 					return err
 				}
@@ -75,6 +80,7 @@ func (s *server) list(k api.AnyKind, item render) handler {
 			next := s.pageURL(r, q.offset+q.size)
 			body.Next = &next
 		}
+		s.stamp(w, k, snap)
 		WriteJSON(w, http.StatusOK, body)
 		return nil
 	}
@@ -84,6 +90,9 @@ func (s *server) list(k api.AnyKind, item render) handler {
 func (s *server) pageURL(r *http.Request, offset int) string {
 	values := r.URL.Query()
 	values.Set("offset", strconv.Itoa(offset))
+	if s.RootURL != "" {
+		return s.RootURL + r.URL.EscapedPath() + "?" + values.Encode()
+	}
 	u := url.URL{Scheme: "http", Host: r.Host, Path: s.BasePath + r.URL.Path, RawQuery: values.Encode()}
 	if r.TLS != nil {
 		u.Scheme = "https"

@@ -22,22 +22,22 @@ func (s *server) overviewRoutes() {
 		if o.of.Info().Scope == api.MeshScope {
 			in = "/meshes/{mesh}"
 		}
-		one := func(snap *db.Snapshot, k api.AnyKind, row api.Row) (json.RawMessage, error) {
+		v := view{with: o.insight, render: func(snap *db.Snapshot, k api.AnyKind, row api.Row) (json.RawMessage, error) {
 			return overview(snap, k, o.insight, row, o.name, o.spec, o.insightAs)
-		}
-		list, item := s.list(o.of, one), s.overviewItem(o.of, one)
+		}}
+		list, item := s.list(o.of, v), s.overviewItem(o.of, v)
 		for _, suffix := range []string{"/_overview", "+insights"} {
-			s.route("GET "+in+"/"+plural+suffix, titleList, list)
+			s.json("GET "+in+"/"+plural+suffix, titleList, list)
 			if in != "" {
-				s.route("GET /"+plural+suffix, titleList, list)
+				s.json("GET /"+plural+suffix, titleList, list)
 			}
 		}
-		s.route("GET "+in+"/"+plural+"/{name}/_overview", titleGet, item)
-		s.route("GET "+in+"/"+plural+"+insights/{name}", titleGet, item)
+		s.json("GET "+in+"/"+plural+"/{name}/_overview", titleGet, item)
+		s.json("GET "+in+"/"+plural+"+insights/{name}", titleGet, item)
 	}
 }
 
-func (s *server) overviewItem(k api.AnyKind, one render) handler {
+func (s *server) overviewItem(k api.AnyKind, v view) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if err := s.allow(r, s.grantFor(k.Info(), false), k.Info().Name); err != nil {
 			return err
@@ -47,11 +47,15 @@ func (s *server) overviewItem(k api.AnyKind, one render) handler {
 		if err != nil {
 			return err
 		}
-		row, ok := k.RowNamed(snap, mesh, r.PathValue("name"))
+		name := r.PathValue("name")
+		if watches(r) {
+			return s.watch(w, r, k, v, func(row api.Row) bool { return row.Head().Mesh == mesh && row.Head().Core == name })
+		}
+		row, ok := k.RowNamed(snap, mesh, name)
 		if !ok {
 			return notFound("")
 		}
-		body, err := one(snap, k, row)
+		body, err := v.render(snap, k, row)
 		if err != nil {
 			return err
 		}
@@ -68,7 +72,7 @@ func overview(snap *db.Snapshot, k, insights api.AnyKind, row api.Row, name, spe
 		return nil, err
 	}
 	more := map[string]json.RawMessage{spec: row.Raw()}
-	// The insight has the name of its resource; a proxy that never connected has none.
+	// The insight has the name of its resource; what never connected has none.
 	if insight, ok := insights.RowNamed(snap, row.Head().Mesh, row.Head().Core); ok {
 		more[insightAs] = insight.Raw()
 	}

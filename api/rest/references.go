@@ -17,11 +17,14 @@ import (
 // tokens of its proxies, and the initial policies.
 func (s *server) withMesh(snap *db.Snapshot, row api.Row, now time.Time) ([]store.Op, error) {
 	mesh := row.Head().Name
-	key, err := auth.SigningKeyRecord(auth.DataplaneToken, mesh, 1, s.Site, now)
-	if err != nil {
-		return nil, err
+	var records []store.Record
+	if s.issues(auth.DataplaneToken) {
+		key, err := auth.SigningKeyRecord(auth.DataplaneToken, mesh, 1, s.Site, now)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, key)
 	}
-	records := []store.Record{key}
 	if o, ok := row.(*api.Object[api.Mesh]); ok {
 		for _, initial := range api.InitialRows(o, s.Site) {
 			record := store.RecordOf(initial)

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,9 +43,23 @@ func acceptsJSON(r *http.Request) error {
 		switch t, _, _ := strings.Cut(part, ";"); strings.ToLower(strings.TrimSpace(t)) {
 		case "*/*", "application/*", "application/json":
 			return nil
+		case "text/event-stream":
+			if watches(r) {
+				return nil
+			}
 		}
 	}
 	return &Problem{Status: http.StatusNotAcceptable}
+}
+
+func bodyIsJSON(r *http.Request) error {
+	if r.Method != http.MethodPut && r.Method != http.MethodPost {
+		return nil
+	}
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
+		return &Problem{Status: http.StatusUnsupportedMediaType}
+	}
+	return nil
 }
 
 // meshOf returns the mesh in the path, which must exist; empty for kinds
@@ -55,9 +70,26 @@ func (s *server) meshOf(snap *db.Snapshot, r *http.Request) (string, error) {
 		return "", nil
 	}
 	if _, ok := api.Meshes.Named(snap, "", mesh); !ok {
-		return "", notFound("Failed to retrieve Mesh")
+		p := notFound("Failed to retrieve Mesh")
+		if near := nearMesh(snap, mesh); near != "" {
+			p.Faults = []api.Fault{{Field: "mesh", Reason: fmt.Sprintf("there is no mesh %q%s", mesh, near), Rule: api.RuleUnknown}}
+		}
+		return "", p
 	}
 	return mesh, nil
+}
+
+// nearMesh ends a message about a mesh that is not there with the one whose
+// name it resembles, or with nothing.
+func nearMesh(r db.Reader, name string) string {
+	var known []string
+	for m := range api.Meshes.All(r) {
+		known = append(known, m.Core)
+	}
+	if near := api.Nearest(name, known); near != "" {
+		return fmt.Sprintf("; did you mean %q?", near)
+	}
+	return ""
 }
 
 func (s *server) get(k api.AnyKind) handler {
@@ -65,15 +97,18 @@ func (s *server) get(k api.AnyKind) handler {
 		if err := s.allow(r, s.grantFor(k.Info(), false), k.Info().Name); err != nil {
 			return err
 		}
-		if err := acceptsJSON(r); err != nil {
-			return err
-		}
 		snap := s.DB.Snapshot()
 		mesh, err := s.meshOf(snap, r)
 		if err != nil {
 			return err
 		}
-		row, ok := k.RowNamed(snap, mesh, r.PathValue("name"))
+		name := r.PathValue("name")
+		if watches(r) {
+			return s.watch(w, r, k, view{render: s.item}, func(row api.Row) bool {
+				return row.Head().Mesh == mesh && row.Head().Core == name
+			})
+		}
+		row, ok := k.RowNamed(snap, mesh, name)
 		if !ok {
 			return notFound("")
 		}
@@ -93,20 +128,21 @@ func (s *server) show(w http.ResponseWriter, r *http.Request, snap *db.Snapshot,
 	case "k8s", "kubernetes":
 		body, err = s.kubernetes(snap, k, row, r.URL.Query().Get("namespace"))
 	default:
-		return invalid(api.Fault{Reason: `"format" must be one of ["k8s", "kubernetes", "universal"]`})
+		return invalid(api.Fault{
+			Reason: `"format" must be one of ["k8s", "kubernetes", "universal"]`,
+			Rule:   api.RuleEnum, Choices: []string{"k8s", "kubernetes", "universal"},
+		})
 	}
 	if err != nil {
 		return err
 	}
+	s.stamp(w, k, snap)
 	WriteJSON(w, http.StatusOK, body)
 	return nil
 }
 
 // readBody returns the JSON body of a write.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
-		return nil, &Problem{Status: http.StatusUnsupportedMediaType}
-	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if err != nil {
 		var large *http.MaxBytesError
@@ -162,16 +198,8 @@ func (s *server) document(k api.AnyKind, body []byte, mesh, name string) (api.Do
 		return api.Document{}, badRequest("invalid %s object: %q", info.Name, err.Error())
 	}
 	var report api.Report
-	doc, named := api.ParseDocument(body, &report)
-	if named != nil && doc.Type != info.Name {
-		report.At("type").Add("type from the URL has to be the same as in body")
-	}
-	if doc.Name != "" && doc.Name != name {
-		report.At("name").Add("name from the URL has to be the same as in body")
-	}
-	if info.Scope == api.MeshScope && doc.Mesh != "" && doc.Mesh != mesh {
-		report.At("mesh").Add("mesh from the URL has to be the same as in body")
-	}
+	doc, same := api.ParseDocumentOf(k, body, &report)
+	s.place(info, &doc, mesh, name, &report)
 	api.CheckMeta(k, doc, s.Site, &report)
 	if info.Name == api.Dataplanes.Name {
 		if workload, ok := doc.Labels[api.LabelWorkload]; ok {
@@ -180,11 +208,29 @@ func (s *server) document(k api.AnyKind, body []byte, mesh, name string) (api.Do
 			}
 		}
 	}
-	if named != nil && doc.Type == info.Name {
+	if same {
 		id := api.LocalID(k, mesh, "", name, s.Site)
 		k.Decode(api.Meta{ID: id, Labels: doc.Labels}, doc.Spec, true, &report)
 	}
 	return doc, report.Err()
+}
+
+// place compares name and mesh of the document with those of the path, which
+// stand in for them where they are missing, so that no fault is told twice.
+func (s *server) place(info api.Facts, doc *api.Document, mesh, name string, report *api.Report) {
+	switch {
+	case doc.Name == name:
+	case doc.Name == "" && !info.Flat:
+		report.Add(".name in body is required")
+		doc.Name = name
+	default:
+		report.At("name").Add("name from the URL has to be the same as in body")
+		doc.Name = cmp.Or(doc.Name, name)
+	}
+	if info.Scope == api.MeshScope && doc.Mesh != mesh {
+		report.At("mesh").Add("mesh from the URL has to be the same as in body")
+		doc.Mesh = cmp.Or(doc.Mesh, mesh)
+	}
 }
 
 func (s *server) put(k api.AnyKind) handler {
@@ -233,9 +279,6 @@ type warned struct {
 
 func (s *server) mayWrite(r *http.Request, info api.Facts) error {
 	if err := s.allow(r, s.grantFor(info, true), info.Name); err != nil {
-		return err
-	}
-	if err := acceptsJSON(r); err != nil {
 		return err
 	}
 	return s.readOnly(info)
@@ -338,7 +381,7 @@ func (s *server) needMesh(r db.Reader, k api.AnyKind, mesh string) error {
 	}
 	return &Problem{
 		Status: http.StatusBadRequest, Detail: "Mesh is not found",
-		Faults: []api.Fault{{Field: "mesh", Reason: fmt.Sprintf("mesh of name %s is not found", mesh)}},
+		Faults: []api.Fault{{Field: "mesh", Reason: fmt.Sprintf("mesh of name %s is not found%s", mesh, nearMesh(r, mesh))}},
 	}
 }
 

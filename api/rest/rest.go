@@ -2,10 +2,11 @@
 //
 // It owns the paths, bodies and errors that clients see: create, read, update,
 // delete and list for every kind in [api.Kinds] through one generic handler,
-// overviews, tokens, and who may do what. The control planes mount it and add
-// endpoints of their own through [Options].Extra. It reads snapshots of the
-// database, writes through the store's feeder, keeps no state of its own, and
-// holds no lock while it answers.
+// overviews, watches, tokens, and who may do what. The control planes mount it
+// and add endpoints of their own through [Options].Extra. It reads snapshots of
+// the database, writes through the store's feeder, and holds no lock while it
+// answers. Its only state is which rows changed lately, so that a watch can
+// resume; it may be lost at any time.
 //
 //	request ─▶ who is it ─▶ may they ─▶ snapshot ─▶ answer
 //	                            │
@@ -24,14 +25,19 @@
 //
 // People get every fault of a document at once, unknown fields included,
 // because a field that is silently dropped is found out in production.
+//
+// A watch is not a queue of events. A stream has the set of names that changed
+// since its last message, and sends what they are now: a slow client costs the
+// size of that set, gets the newest state, and holds up nobody.
 package rest
 
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
-	"net/netip"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -59,6 +65,14 @@ const RevisionHeader = "Atoll-Revision"
 // existing ecosystem compare it with their own.
 const KumaVersion = "3.0.0"
 
+// Limits of time of a connection. What streams sets its own end of writing.
+const (
+	readHeaderTime = time.Second
+	readTime       = 10 * time.Second
+	writeTimeout   = 30 * time.Second
+	idleTime       = 2 * time.Minute
+)
+
 // Options of a server. DB, Feeder, Site, Access and Now are needed.
 type Options struct {
 	DB     *db.DB
@@ -73,8 +87,15 @@ type Options struct {
 	ReadOnly bool
 	// BasePath is put before every path; empty or "/": none.
 	BasePath string
-	// NoIssuing lists the tokens that are not issued here.
+	// NoIssuing lists the tokens that are not issued here; no keys are made to
+	// sign them.
 	NoIssuing []auth.Token
+	// Origins are the web pages that may call the API from a browser (CORS);
+	// see [ParseOrigins].
+	Origins []*regexp.Regexp
+	// RootURL is the address of the API as clients see it through a proxy that
+	// changes it, such as https://mesh.example/api; empty: that of the request.
+	RootURL string
 	// SystemNamespace is used where a resource is shown as a Kubernetes object.
 	SystemNamespace string
 	// Instance names this process, Version the Atoll it runs, ClusterID the
@@ -95,7 +116,8 @@ type Options struct {
 
 // Endpoint is one path beside those of this package.
 type Endpoint struct {
-	// Pattern is one of http.ServeMux: "GET /convergence".
+	// Pattern is one of http.ServeMux: "GET /convergence". One with /_resources/
+	// in it is also served with a dash, as an existing client spells it.
 	Pattern string
 	// Open endpoints ask nobody who they are.
 	Open bool
@@ -110,6 +132,7 @@ type server struct {
 	Options
 	mux      *http.ServeMux
 	hostname string
+	recent   *recent
 }
 
 // New returns the handler of the whole API.
@@ -128,23 +151,41 @@ func New(o Options) http.Handler {
 		s.SystemNamespace = "kuma-system"
 	}
 	s.BasePath = strings.TrimSuffix(s.BasePath, "/")
+	s.RootURL = strings.TrimSuffix(s.RootURL, "/")
 	s.hostname, _ = os.Hostname() // shown only
+	s.recent = follow(s.DB, s.Instance)
 	s.routes()
 	return s
 }
 
 // NewServer is an http.Server around the handler, with limits of time and size
-// that a slow or hostile client cannot exceed. The caller serves and closes it.
+// that a slow or hostile client cannot exceed. The caller serves and closes it;
+// Shutdown ends the streams of [Draining] requests.
 func NewServer(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
+	drain, begin := context.WithCancel(context.Background())
+	s := &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       2 * time.Minute,
+		ReadHeaderTimeout: readHeaderTime,
+		ReadTimeout:       readTime,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context {
+			return context.WithValue(context.Background(), drainKey{}, drain.Done())
+		},
 	}
+	s.RegisterOnShutdown(begin)
+	return s
+}
+
+type drainKey struct{}
+
+// Draining is closed when the server of the request is shutting down: what
+// would wait longer ends then. nil, which is never closed, outside of a server.
+func Draining(ctx context.Context) <-chan struct{} {
+	done, _ := ctx.Value(drainKey{}).(<-chan struct{})
+	return done
 }
 
 // Titles of errors, as existing clients show them.
@@ -173,36 +214,61 @@ func (s *server) routes() {
 	s.overviewRoutes()
 	s.infoRoutes()
 	s.tokenRoutes()
+	s.insightRoutes()
 	for _, e := range s.Extra {
-		s.route(e.Pattern, titleInfo, func(w http.ResponseWriter, r *http.Request) error {
-			grant := s.Access.ReadResources
-			if e.Grant != nil {
-				grant = e.Grant(s.Access)
+		s.extra(e)
+	}
+}
+
+func (s *server) extra(e Endpoint) {
+	h := func(w http.ResponseWriter, r *http.Request) error {
+		grant := s.Access.ReadResources
+		if e.Grant != nil {
+			grant = e.Grant(s.Access)
+		}
+		if !e.Open {
+			if err := s.allow(r, grant, ""); err != nil {
+				return err
 			}
-			if !e.Open {
-				if err := s.allow(r, grant, ""); err != nil {
-					return err
-				}
-			}
-			return e.Handle(w, r)
-		})
+		}
+		return e.Handle(w, r)
+	}
+	s.route(e.Pattern, titleInfo, h)
+	if dashed := strings.Replace(e.Pattern, "/_resources/", "/-resources/", 1); dashed != e.Pattern {
+		s.route(dashed, titleInfo, h)
 	}
 }
 
 func (s *server) kindRoutes(k api.AnyKind, plural string) {
-	list := "/" + plural
+	lists := []string{"/" + plural}
 	if k.Info().Scope == api.MeshScope {
-		s.route("GET /"+plural, titleList, s.list(k, s.item))
-		list = "/meshes/{mesh}/" + plural
+		lists = append(lists, "/meshes/{mesh}/"+plural)
 	}
-	item := list + "/{name}"
-	s.route("GET "+list, titleList, s.list(k, s.item))
-	s.route("GET "+item, titleGet, s.get(k))
-	s.route("PUT "+item, titlePut, s.put(k))
-	s.route("DELETE "+item, titleDelete, s.delete(k))
+	item := lists[len(lists)-1] + "/{name}"
+	if k.Info().Name != api.ServiceInsights.Name { // whose answers are made elsewhere
+		for _, list := range lists {
+			s.json("GET "+list, titleList, s.list(k, view{render: s.item}))
+		}
+		s.json("GET "+item, titleGet, s.get(k))
+	}
+	s.json("PUT "+item, titlePut, s.put(k))
+	s.json("DELETE "+item, titleDelete, s.delete(k))
 }
 
 type handler func(http.ResponseWriter, *http.Request) error
+
+// json is a route whose answers, and bodies if it has any, are JSON.
+func (s *server) json(pattern, title string, h handler) {
+	s.route(pattern, title, func(w http.ResponseWriter, r *http.Request) error {
+		if err := bodyIsJSON(r); err != nil {
+			return err
+		}
+		if err := acceptsJSON(r); err != nil {
+			return err
+		}
+		return h(w, r)
+	})
+}
 
 func (s *server) route(pattern, title string, h handler) {
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -214,6 +280,9 @@ func (s *server) route(pattern, title string, h handler) {
 
 // ServeHTTP finds out who calls, then routes.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.cors(w, r) {
+		return
+	}
 	if s.BasePath != "" && r.URL.Path != "/tokens/user" {
 		path, ok := strings.CutPrefix(r.URL.Path, s.BasePath)
 		if !ok || path != "" && path[0] != '/' {
@@ -227,7 +296,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, "", err)
 		return
 	}
-	r = r.WithContext(context.WithValue(r.Context(), userKey{}, user))
+	r = as(r, user)
 	if _, pattern := s.mux.Handler(r); pattern != "" {
 		s.mux.ServeHTTP(w, r)
 		return
@@ -260,95 +329,3 @@ type missed struct {
 func (m *missed) Header() http.Header         { return m.header }
 func (m *missed) WriteHeader(status int)      { m.status = status }
 func (m *missed) Write(b []byte) (int, error) { return len(b), nil }
-
-type userKey struct{}
-
-// UserOf returns who sent the request.
-func UserOf(r *http.Request) auth.User {
-	if u, ok := r.Context().Value(userKey{}).(auth.User); ok {
-		return u
-	}
-	return auth.Anonymous()
-}
-
-// allow returns nil if the grant allows the caller. Who is not known gets 401,
-// because a token may help; who is known gets 403, which names the kind if there is one.
-func (s *server) allow(r *http.Request, g auth.Grant, kind string) error {
-	u := UserOf(r)
-	if g.Allows(u) {
-		return nil
-	}
-	if u.IsAnonymous() {
-		return errUnauthenticated
-	}
-	if kind == "" {
-		return g.Action(u)
-	}
-	return g.Resource(u, kind)
-}
-
-var errUnauthenticated = &Problem{
-	Status: http.StatusUnauthorized, Title: "Invalid authentication data", Detail: "Unauthenticated",
-}
-
-// caller finds out who calls.
-func (s *server) caller(r *http.Request) (auth.User, error) {
-	if s.LocalhostIsAdmin && fromLocalhost(r) {
-		return auth.Admin(), nil
-	}
-	header := r.Header.Get("Authorization")
-	if header == "" || r.Method == http.MethodGet && r.URL.Path == "/" {
-		return auth.Anonymous(), nil
-	}
-	scheme, token, _ := strings.Cut(header, " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return auth.User{}, errUnauthenticated
-	}
-	user, err := s.Validator.ParseUser(s.DB.Snapshot(), s.Now(), strings.TrimSpace(token))
-	if err != nil {
-		s.Log.Warn("refused a user token", "from", r.RemoteAddr, "reason", err)
-		return auth.User{}, errUnauthenticated
-	}
-	return user, nil
-}
-
-// fromLocalhost reports whether a program on this machine sent the request
-// itself: not through a proxy, and not a web page of another site that uses
-// the browser of somebody on this machine.
-func fromLocalhost(r *http.Request) bool {
-	remote, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || !remote.Addr().Unmap().IsLoopback() || !loopbackHost(r.Host) {
-		return false
-	}
-	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip"} {
-		if r.Header.Values(name) != nil {
-			return false
-		}
-	}
-	switch r.Header.Get("Sec-Fetch-Site") {
-	case "", "same-origin", "none":
-	default:
-		return false
-	}
-	origin := r.Header.Get("Origin")
-	if origin == "" {
-		return true
-	}
-	scheme, host, ok := strings.Cut(origin, "://")
-	want := "http"
-	if r.TLS != nil {
-		want = "https"
-	}
-	return ok && scheme == want && host == r.Host
-}
-
-func loopbackHost(host string) bool {
-	if a, err := netip.ParseAddrPort(host); err == nil {
-		return a.Addr().Unmap().IsLoopback()
-	}
-	if a, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
-		return a.Unmap().IsLoopback()
-	}
-	name, _, _ := strings.Cut(host, ":")
-	return name == "localhost"
-}

@@ -301,15 +301,17 @@ func TestBadDocumentsNameEveryFault(t *testing.T) {
 	writes := p.store.applied.Load()
 	for name, c := range map[string]struct {
 		path, body string
-		fields     []string // in invalid_parameters; nil: a Bad Request without
+		fields     []string // in invalid_parameters, or whole faults; nil: a Bad Request without
 	}{
 		"no JSON":      {"/meshes/default/meshtimeouts/a", `{`, nil},
 		"two values":   {"/meshes/default/meshtimeouts/a", `{}{}`, nil},
 		"too deep":     {"/meshes/default/meshtimeouts/a", strings.Repeat("[", 1000) + strings.Repeat("]", 1000), nil},
 		"list":         {"/meshes/default/meshtimeouts/a", `[]`, []string{""}},
-		"null":         {"/meshes/default/meshtimeouts/a", `null`, []string{"type", "name", "mesh"}},
-		"unknown kind": {"/meshes/default/meshtimeouts/a", `{"type":"MeshTimeOut","mesh":"default","name":"A"}`, []string{"type", "name"}},
-		"other kind":   {"/meshes/default/meshtimeouts/a", `{"type":"MeshHTTPRoute","mesh":"default","name":"a","spec":{}}`, []string{"type"}},
+		"null":         {"/meshes/default/meshtimeouts/a", `null`, []string{".type in body is required", ".name in body is required", ".spec in body is required", "mesh"}},
+		"null, flat":   {"/meshes/default/dataplanes/a", `null`, []string{"type", "name", "mesh", "networking"}},
+		"unknown kind": {"/meshes/default/meshtimeouts/a", `{"type":"MeshTimeOut","mesh":"default","name":"A"}`, []string{`type in body should be one of [MeshTimeout]; did you mean "MeshTimeout"?`, "name"}},
+		"other kind":   {"/meshes/default/meshtimeouts/a", `{"type":"MeshHTTPRoute","mesh":"default","name":"a","spec":{}}`, []string{"type in body should be one of [MeshTimeout]"}},
+		"other flat":   {"/meshes/default/dataplanes/a", `{"type":"Mesh","mesh":"default","name":"a"}`, []string{"type: type from the URL has to be the same as in body"}},
 		"other place":  {"/meshes/default/meshtimeouts/a", timeout("prod", "b"), []string{"mesh", "name"}},
 		"all at once": {"/meshes/default/meshtimeouts/a",
 			`{"type":"MeshTimeout","mesh":"DEFAULT","name":"A_","labels":{"-bad":"x","kuma.io/origin":"moon"},"extra":1,
@@ -319,9 +321,9 @@ func TestBadDocumentsNameEveryFault(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := p.want(400, "PUT", c.path, c.body)
-			all := "\n" + strings.Join(r.faults(t), "\n")
+			all := "\n" + strings.Join(r.faults(t), "\n") + "\n"
 			for _, field := range c.fields {
-				if want := "\n" + field + ": "; field != "" && !strings.Contains(all, want) {
+				if field != "" && !strings.Contains(all, "\n"+field+": ") && !strings.Contains(all, "\n"+field+"\n") {
 					t.Errorf("no fault at %q in%s", field, all)
 				}
 			}

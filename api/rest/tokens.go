@@ -23,6 +23,9 @@ func (s *server) readToken(w http.ResponseWriter, r *http.Request, t auth.Token,
 	if !s.issues(t) {
 		return &Problem{Status: http.StatusBadRequest, Detail: "issuing tokens using the control plane is disabled."}
 	}
+	if err := bodyIsJSON(r); err != nil {
+		return err
+	}
 	body, err := readBody(w, r)
 	if err != nil {
 		return err
@@ -104,6 +107,9 @@ func (s *server) dataplaneToken(w http.ResponseWriter, r *http.Request) error {
 func (s *server) zoneToken(w http.ResponseWriter, r *http.Request) error {
 	if err := s.allow(r, s.Access.GenerateZoneToken, ""); err != nil {
 		return err
+	}
+	if s.Site.Federated {
+		return &Problem{Status: http.StatusNotFound, Detail: "zone tokens are issued by the global control plane, which holds the key; ask it"}
 	}
 	var q client.ZoneTokenRequest
 	if err := s.readToken(w, r, auth.ZoneToken, &q); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/auth"
+	"github.com/atoll-mesh/atoll/api/rest"
 )
 
 // Config is the part of the configuration that global and zones share. JSON
@@ -34,8 +35,8 @@ type Config struct {
 	TLS         TLSConfig         `json:"tls"`
 	Log         LogConfig         `json:"log"`
 	Defaults    DefaultsConfig    `json:"defaults"`
-	// Access says who may do what, as `access.static` of the ecosystem.
-	Access auth.Access `json:"access"`
+	Tokens      TokensConfig      `json:"tokens"`
+	Access      AccessConfig      `json:"access"`
 }
 
 // StoreConfig says where rows are kept.
@@ -46,17 +47,84 @@ type StoreConfig struct {
 
 // APIConfig is the REST server.
 type APIConfig struct {
-	Address string `json:"address"` // host:port; port 0 picks one
+	Address string      `json:"address"` // host:port; port 0 picks one
+	HTTPS   HTTPSConfig `json:"https"`
 	// LocalhostIsAdmin makes callers from loopback administrators.
 	LocalhostIsAdmin bool `json:"localhostIsAdmin"`
 	ReadOnly         bool `json:"readOnly"`
+	// CORSAllowedDomains are the web pages that may call the API: hosts,
+	// origins, regular expressions of origins, or * for all.
+	CORSAllowedDomains []string `json:"corsAllowedDomains"`
+	// BasePath is put before every path.
+	BasePath string `json:"basePath"`
+	// RootURL is the address of the API as clients see it, where a proxy
+	// changes it.
+	RootURL string `json:"rootUrl"`
 }
 
-// DiagnosticsConfig is the server of health, metrics and profiles.
+// HTTPSConfig is the same API over TLS.
+type HTTPSConfig struct {
+	// Address is host:port; empty: none; auto: port 5682 beside port 5681 of
+	// the API, and none beside another one.
+	Address string `json:"address"`
+	// CertFile and KeyFile are PEM; those of this control plane when empty.
+	CertFile string `json:"certFile"`
+	KeyFile  string `json:"keyFile"`
+	// ClientCAFile holds the authorities of client certificates (PEM). They are
+	// a condition of the connection, not of who the caller is.
+	ClientCAFile      string `json:"clientCaFile"`
+	RequireClientCert bool   `json:"requireClientCert"`
+}
+
+// DiagnosticsConfig is the server of health, metrics, log levels and profiles.
+// Whoever reaches its port may use it.
 type DiagnosticsConfig struct {
 	Address string `json:"address"`
+	// TLS serves it with the certificate of this control plane.
+	TLS bool `json:"tls"`
 	// Profiling serves /debug/pprof/.
 	Profiling bool `json:"profiling"`
+}
+
+// TokensConfig is what holds for each sort of token.
+type TokensConfig struct {
+	User      TokenConfig `json:"user"`
+	Dataplane TokenConfig `json:"dataplane"`
+	Zone      TokenConfig `json:"zone"`
+	// BootstrapAdminToken issues a token of the administrator at the first start.
+	BootstrapAdminToken bool `json:"bootstrapAdminToken"`
+}
+
+// TokenConfig says who issues tokens, and which are believed.
+type TokenConfig struct {
+	// EnableIssuer issues tokens, with a key that is made at the first start (of
+	// a mesh). Without it tokens are signed elsewhere, offline.
+	EnableIssuer bool            `json:"enableIssuer"`
+	Validator    ValidatorConfig `json:"validator"`
+}
+
+// ValidatorConfig says whose signature counts.
+type ValidatorConfig struct {
+	// UseSecrets believes the signing keys among the Secrets.
+	UseSecrets bool              `json:"useSecrets"`
+	PublicKeys []PublicKeyConfig `json:"publicKeys"`
+}
+
+// PublicKeyConfig is a key of tokens that are signed elsewhere.
+type PublicKeyConfig struct {
+	KID string `json:"kid"`
+	// Mesh limits a key of dataplane tokens to one mesh.
+	Mesh string `json:"mesh,omitempty"`
+	// Key is an RSA public key in PEM; KeyFile a file of it.
+	Key     string `json:"key,omitempty"`
+	KeyFile string `json:"keyFile,omitempty"`
+}
+
+// AccessConfig says who may do what.
+type AccessConfig struct {
+	// Static lists users and groups by action. AccessRole resources, once there
+	// are any, decide further.
+	Static auth.Access `json:"static"`
 }
 
 // TLSConfig is the certificate of this control plane's servers; without one a
@@ -84,10 +152,13 @@ func Default() Config {
 	if home, err := os.UserHomeDir(); err == nil {
 		dir = filepath.Join(home, ".atoll")
 	}
+	token := TokenConfig{EnableIssuer: true, Validator: ValidatorConfig{UseSecrets: true}}
 	return Config{
 		DataDir: dir, Store: StoreConfig{Type: "bolt"},
-		API: APIConfig{Address: ":5681"}, Diagnostics: DiagnosticsConfig{Address: ":5680"},
-		Log: LogConfig{Level: "info", Format: "text"}, Access: auth.DefaultAccess(),
+		API: APIConfig{Address: ":5681", HTTPS: HTTPSConfig{Address: "auto"}}, Diagnostics: DiagnosticsConfig{Address: ":5680"},
+		Log:    LogConfig{Level: "info", Format: "text"},
+		Tokens: TokensConfig{User: token, Dataplane: token, Zone: token, BootstrapAdminToken: true},
+		Access: AccessConfig{Static: auth.DefaultAccess()},
 	}
 }
 
@@ -113,6 +184,88 @@ func (c *Config) Validate(r *api.Report) {
 	}
 	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
 		r.At("tls").Add("certFile and keyFile go together")
+	}
+	c.API.validate(r.At("api"))
+	c.Tokens.validate(r.At("tokens"))
+}
+
+func (c *APIConfig) validate(r *api.Report) {
+	if (c.HTTPS.CertFile == "") != (c.HTTPS.KeyFile == "") {
+		r.At("https").Add("certFile and keyFile go together")
+	}
+	if c.HTTPS.RequireClientCert && c.HTTPS.ClientCAFile == "" {
+		r.At("https.clientCaFile").Add("cannot be empty while requireClientCert is set: it says whose certificates count")
+	}
+	if _, err := rest.ParseOrigins(c.CORSAllowedDomains); err != nil {
+		r.At("corsAllowedDomains").Add("%v", err)
+	}
+	if c.BasePath != "" && c.BasePath[0] != '/' {
+		r.At("basePath").Add("is %q; it begins with /", c.BasePath)
+	}
+}
+
+func (c *TokensConfig) validate(r *api.Report) {
+	for _, one := range c.each() {
+		for i, key := range one.Validator.PublicKeys {
+			at := r.At(one.name).Index("validator.publicKeys", i)
+			if key.KID == "" {
+				at.At("kid").Add("cannot be empty")
+			}
+			if (key.Key == "") == (key.KeyFile == "") {
+				at.Add("either key or keyFile must be set")
+			}
+			if key.Mesh != "" && one.token != auth.DataplaneToken {
+				at.At("mesh").Add("is for dataplane tokens only")
+			}
+		}
+	}
+}
+
+// validator is the judge of all tokens.
+func (c *TokensConfig) validator() (*auth.Validator, error) {
+	var o auth.Options
+	for _, one := range c.each() {
+		if !one.Validator.UseSecrets {
+			o.NoSecrets = append(o.NoSecrets, one.token)
+		}
+		for i, k := range one.Validator.PublicKeys {
+			body := []byte(k.Key)
+			if k.KeyFile != "" {
+				var err error
+				if body, err = os.ReadFile(k.KeyFile); err != nil {
+					return nil, fmt.Errorf("public key of %s tokens: %w", one.name, err)
+				}
+			}
+			key, err := auth.ParsePublicKey(body)
+			if err != nil {
+				return nil, fmt.Errorf("configuration: tokens.%s.validator.publicKeys[%d]: %w", one.name, i, err)
+			}
+			o.PublicKeys = append(o.PublicKeys, auth.PublicKey{Token: one.token, Mesh: k.Mesh, KID: k.KID, Key: key})
+		}
+	}
+	return auth.NewValidator(o), nil
+}
+
+// notIssued lists the tokens that are signed elsewhere.
+func (c *TokensConfig) notIssued() []auth.Token {
+	var out []auth.Token
+	for _, one := range c.each() {
+		if !one.EnableIssuer {
+			out = append(out, one.token)
+		}
+	}
+	return out
+}
+
+type namedToken struct {
+	name  string
+	token auth.Token
+	TokenConfig
+}
+
+func (c *TokensConfig) each() []namedToken {
+	return []namedToken{
+		{"user", auth.UserToken, c.User}, {"dataplane", auth.DataplaneToken, c.Dataplane}, {"zone", auth.ZoneToken, c.Zone},
 	}
 }
 
@@ -210,6 +363,9 @@ func set(f reflect.Value, value string) error {
 		}
 		f.SetInt(n)
 	case reflect.Slice:
+		if f.Type().Elem().Kind() != reflect.String {
+			return fmt.Errorf("can be set in the file only")
+		}
 		var list []string
 		if value != "" {
 			list = strings.Split(value, ",")

@@ -104,6 +104,7 @@ func (s *Server) Convergence(source string, connected func(zone string) bool) re
 		if err := r.Err(); err != nil {
 			return err
 		}
+		rest.Lasting(w)
 		wake := make(chan struct{}, 1)
 		stop := s.DB.OnCommit(func(db.Commit) {
 			select {
@@ -122,6 +123,7 @@ func (s *Server) Convergence(source string, connected func(zone string) bool) re
 				case <-wake:
 					continue
 				case <-timer.C:
+				case <-rest.Draining(q.Context()):
 				case <-q.Context().Done():
 					return nil
 				}

@@ -22,6 +22,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -69,6 +70,7 @@ type Server struct {
 	Log       *slog.Logger
 	Now       func() time.Time
 
+	levels    *levels
 	ready     atomic.Bool
 	out       io.Writer
 	outMu     sync.Mutex
@@ -86,7 +88,8 @@ func Open(c Config, site api.Site, version string, out io.Writer) (*Server, erro
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	s := &Server{Config: c, Site: site, Version: version, Instance: c.Instance, Now: time.Now, out: out, Log: logger(c.Log), Metrics: prometheus.NewRegistry()}
+	s := &Server{Config: c, Site: site, Version: version, Instance: c.Instance, Now: time.Now, out: out, Metrics: prometheus.NewRegistry()}
+	s.Log, s.levels = logger(c.Log, os.Stderr)
 	if s.Instance == "" {
 		host, _ := os.Hostname() // a name for people
 		var b [3]byte
@@ -95,6 +98,9 @@ func Open(c Config, site api.Site, version string, out io.Writer) (*Server, erro
 	}
 	s.Metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	var err error
+	if s.Validator, err = c.Tokens.validator(); err != nil {
+		return nil, err
+	}
 	if s.Cert, err = certificate(c.TLS, c.DataDir, s.Now()); err != nil {
 		return nil, err
 	}
@@ -107,8 +113,7 @@ func Open(c Config, site api.Site, version string, out io.Writer) (*Server, erro
 		}
 	}
 	s.DB = db.New(api.Schema)
-	s.Feeder = store.NewFeeder(s.Store, s.DB, site, s.Log)
-	s.Validator = auth.NewValidator(auth.Options{})
+	s.Feeder = store.NewFeeder(s.Store, s.DB, site, s.Component("store"))
 	return s, nil
 }
 
@@ -118,16 +123,6 @@ func (s *Server) Close() error {
 		_ = l.Close() // those that were served are closed already
 	}
 	return s.Store.Close()
-}
-
-func logger(c LogConfig) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.Level)) // checked by Validate
-	o := &slog.HandlerOptions{Level: level}
-	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, o))
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, o))
 }
 
 // Say writes a line for people.
@@ -148,6 +143,44 @@ func (s *Server) Listen(what, address string) (net.Listener, error) {
 	return l, nil
 }
 
+// ListenAPI opens the listeners of the API: HTTP, and HTTPS if it is configured.
+func (s *Server) ListenAPI() ([]net.Listener, error) {
+	c := s.Config.API
+	plain, err := s.Listen("API", c.Address)
+	if err != nil {
+		return nil, err
+	}
+	address := c.HTTPS.Address
+	if address == "auto" {
+		host, port, err := net.SplitHostPort(c.Address)
+		if err != nil || port != "5681" {
+			return []net.Listener{plain}, nil
+		}
+		address = net.JoinHostPort(host, "5682")
+	}
+	if address == "" {
+		return []net.Listener{plain}, nil
+	}
+	settings, err := c.HTTPS.settings(s.Cert)
+	if err != nil {
+		return nil, err
+	}
+	secure, err := s.Listen("API over TLS", address)
+	if err != nil {
+		return nil, err
+	}
+	return []net.Listener{plain, tls.NewListener(secure, settings)}, nil
+}
+
+// ListenDiagnostics opens the listener of the diagnostics.
+func (s *Server) ListenDiagnostics() (net.Listener, error) {
+	l, err := s.Listen("diagnostics", s.Config.Diagnostics.Address)
+	if err == nil && s.Config.Diagnostics.TLS {
+		l = tls.NewListener(l, s.Cert.Server("h2", "http/1.1"))
+	}
+	return l, err
+}
+
 // Ready makes the readiness probe succeed or fail.
 func (s *Server) Ready(yes bool) { s.ready.Store(yes) }
 
@@ -155,7 +188,6 @@ func (s *Server) Ready(yes bool) { s.ready.Store(yes) }
 // for a short time.
 func (s *Server) ServeHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
 	srv := rest.NewServer(h, s.Log)
-	srv.WriteTimeout = 0 // waiting requests and streams end themselves
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
@@ -175,7 +207,7 @@ func (s *Server) ServeHTTP(ctx context.Context, l net.Listener, h http.Handler) 
 	return Ended(ctx, err)
 }
 
-// Diagnostics is the handler of health, readiness, metrics and profiles.
+// Diagnostics is the handler of health, readiness, metrics, log levels and profiles.
 func (s *Server) Diagnostics() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthy", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "healthy\n") })
@@ -186,6 +218,7 @@ func (s *Server) Diagnostics() http.Handler {
 		}
 		io.WriteString(w, "ready\n")
 	})
+	s.logging(mux)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{}))
 	if s.Config.Diagnostics.Profiling {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
@@ -198,14 +231,24 @@ func (s *Server) Diagnostics() http.Handler {
 }
 
 // REST is the handler of the API, with endpoints and statuses of the caller's.
-// Config is shown at /config.
-func (s *Server) REST(config any, status func(db.Reader, api.Row) any, extra ...rest.Endpoint) http.Handler {
+// Config is shown at /config, with secrets masked.
+func (s *Server) REST(config any, status func(db.Reader, api.Row) any, extra ...rest.Endpoint) (http.Handler, error) {
+	config, err := shown(config)
+	if err != nil {
+		return nil, err
+	}
+	c := s.Config.API
+	origins, err := rest.ParseOrigins(c.CORSAllowedDomains)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: api.corsAllowedDomains: %w", err)
+	}
 	return rest.New(rest.Options{
-		DB: s.DB, Feeder: s.Feeder, Site: s.Site, Access: s.Config.Access, Validator: s.Validator,
-		LocalhostIsAdmin: s.Config.API.LocalhostIsAdmin, ReadOnly: s.Config.API.ReadOnly,
+		DB: s.DB, Feeder: s.Feeder, Site: s.Site, Access: s.Config.Access.Static, Validator: s.Validator,
+		LocalhostIsAdmin: c.LocalhostIsAdmin, ReadOnly: c.ReadOnly,
+		BasePath: c.BasePath, RootURL: c.RootURL, Origins: origins, NoIssuing: s.Config.Tokens.notIssued(),
 		Instance: s.Instance, Version: s.Version, ClusterID: s.clusterID, Config: config,
-		Status: status, Extra: extra, Now: s.Now, Log: s.Log,
-	})
+		Status: status, Extra: extra, Now: s.Now, Log: s.Component("rest"),
+	}), nil
 }
 
 const clusterConfig = "kuma-cluster-id"
@@ -228,7 +271,8 @@ func (s *Server) Bootstrap(ctx context.Context, h http.Handler) error {
 		_, ok := k.RowNamed(s.DB.Snapshot(), "", name)
 		return !ok
 	}
-	if missing(api.GlobalSecrets, "user-token-signing-key-1") {
+	tokens := s.Config.Tokens
+	if tokens.User.EnableIssuer && missing(api.GlobalSecrets, "user-token-signing-key-1") {
 		r, err := auth.SigningKeyRecord(auth.UserToken, "", 1, s.Site, now)
 		if err != nil {
 			return err
@@ -236,7 +280,7 @@ func (s *Server) Bootstrap(ctx context.Context, h http.Handler) error {
 		records = append(records, r)
 	}
 	if !s.Site.Federated {
-		if missing(api.GlobalSecrets, "zone-token-signing-key-1") {
+		if tokens.Zone.EnableIssuer && missing(api.GlobalSecrets, "zone-token-signing-key-1") {
 			r, err := auth.SigningKeyRecord(auth.ZoneToken, "", 1, s.Site, now)
 			if err != nil {
 				return err
@@ -253,15 +297,16 @@ func (s *Server) Bootstrap(ctx context.Context, h http.Handler) error {
 	if err := s.create(ctx, records); err != nil {
 		return err
 	}
-	token, err := s.admin(ctx, missing)
-	if err != nil {
-		return err
+	if tokens.User.EnableIssuer && tokens.BootstrapAdminToken {
+		if err := s.admin(ctx, missing); err != nil {
+			return err
+		}
 	}
 	if s.Site.Federated {
 		return s.hostnames(ctx)
 	}
 	if !s.Config.Defaults.SkipMeshCreation && missing(api.Meshes, "default") && !s.anyMesh() {
-		if err := put(ctx, h, token, "/meshes/default", `{"type":"Mesh","name":"default"}`); err != nil {
+		if err := put(ctx, h, strings.TrimSuffix(s.Config.API.BasePath, "/")+"/meshes/default", `{"type":"Mesh","name":"default"}`); err != nil {
 			return fmt.Errorf("creating the mesh default: %w", err)
 		}
 	}
@@ -275,31 +320,31 @@ func (s *Server) anyMesh() bool {
 	return false
 }
 
-// admin returns the administrator's token, which it issues at the first start,
-// and puts it where the command line of this machine finds it.
-func (s *Server) admin(ctx context.Context, missing func(api.AnyKind, string) bool) (string, error) {
+// admin issues the administrator's token at the first start, and puts it where
+// the command line of this machine finds it.
+func (s *Server) admin(ctx context.Context, missing func(api.AnyKind, string) bool) error {
 	if missing(api.GlobalSecrets, auth.AdminSecret) {
 		token, err := auth.IssueUser(s.DB.Snapshot(), s.Now(), auth.User{Name: auth.AdminName, Groups: []string{auth.GroupAdmin}}, 10*365*24*time.Hour)
 		if err != nil {
-			return "", fmt.Errorf("issuing the administrator's token: %w", err)
+			return fmt.Errorf("issuing the administrator's token: %w", err)
 		}
 		if err := s.create(ctx, []store.Record{auth.AdminSecretRecord(token, s.Site, s.Now())}); err != nil {
-			return "", err
+			return err
 		}
 	}
 	row, ok := api.GlobalSecrets.Named(s.DB.Snapshot(), "", auth.AdminSecret)
 	if !ok {
-		return "", fmt.Errorf("GlobalSecret %s is gone again", auth.AdminSecret)
+		return fmt.Errorf("GlobalSecret %s is gone again", auth.AdminSecret)
 	}
 	token := string(bytes.TrimSpace(row.Spec.Data))
 	path := filepath.Join(s.Config.DataDir, TokenFile)
 	if have, err := os.ReadFile(path); err != nil || strings.TrimSpace(string(have)) != token {
 		if err := writeFile(path, []byte(token+"\n"), 0o600); err != nil {
-			return "", fmt.Errorf("administrator's token: %w", err)
+			return fmt.Errorf("administrator's token: %w", err)
 		}
 	}
 	s.Say("administrator's token: %s", path)
-	return token, nil
+	return nil
 }
 
 // hostnames makes the HostnameGenerators of a new control plane.
@@ -341,15 +386,14 @@ func (s *Server) create(ctx context.Context, records []store.Record) error {
 }
 
 // put writes a document through the API, with all its rules.
-func put(ctx context.Context, h http.Handler, token, path, body string) error {
+func put(ctx context.Context, h http.Handler, path, body string) error {
 	q, err := http.NewRequestWithContext(ctx, http.MethodPut, path, strings.NewReader(body))
 	if err != nil {
 		return err
 	}
-	q.Header.Set("Authorization", "Bearer "+token)
 	q.Header.Set("Content-Type", "application/json")
 	w := &answer{header: http.Header{}, status: http.StatusOK}
-	h.ServeHTTP(w, q)
+	h.ServeHTTP(w, rest.Inside(q))
 	if w.status >= 300 {
 		var problem struct{ Title, Detail string }
 		_ = json.Unmarshal(w.body.Bytes(), &problem) // the status says that it failed

@@ -117,7 +117,10 @@ func run(t *testing.T, dir string, site api.Site, change ...func(*server.Config)
 	var all sync.WaitGroup
 	all.Go(func() { _ = s.Feeder.Run(ctx) })
 	<-s.Feeder.Ready()
-	h := s.REST(c, nil, s.Convergence(api.Global, func(zone string) bool { return zone != "away" }))
+	h, err := s.REST(c, nil, s.Convergence(api.Global, func(zone string) bool { return zone != "away" }))
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Bootstrap(ctx, h); err != nil {
 		t.Fatal(err)
 	}

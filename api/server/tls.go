@@ -43,6 +43,38 @@ func certificate(c TLSConfig, dataDir string, now time.Time) (*Certificate, erro
 			}
 		}
 	}
+	return loadPair(certFile, keyFile)
+}
+
+// settings are those of the API over TLS; own is the certificate of this
+// control plane.
+func (c *HTTPSConfig) settings(own *Certificate) (*tls.Config, error) {
+	cert := own
+	if c.CertFile != "" {
+		var err error
+		if cert, err = loadPair(c.CertFile, c.KeyFile); err != nil {
+			return nil, fmt.Errorf("API over TLS: %w", err)
+		}
+	}
+	settings := cert.Server("h2", "http/1.1")
+	if c.ClientCAFile == "" {
+		return settings, nil
+	}
+	authorities, err := os.ReadFile(c.ClientCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("authorities of client certificates: %w", err)
+	}
+	settings.ClientCAs, settings.ClientAuth = x509.NewCertPool(), tls.VerifyClientCertIfGiven
+	if !settings.ClientCAs.AppendCertsFromPEM(authorities) {
+		return nil, fmt.Errorf("authorities of client certificates: %s holds no PEM certificate", c.ClientCAFile)
+	}
+	if c.RequireClientCert {
+		settings.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return settings, nil
+}
+
+func loadPair(certFile, keyFile string) (*Certificate, error) {
 	chain, err := os.ReadFile(certFile)
 	if err != nil {
 		return nil, fmt.Errorf("server certificate: %w", err)
