@@ -54,11 +54,7 @@ func TestDocuments(t *testing.T) {
 }
 
 func runDocuments(t *testing.T, file, plural string) {
-	i := slices.IndexFunc(api.Kinds, func(k api.AnyKind) bool { return k.Info().Plural == plural })
-	if i < 0 {
-		t.Fatalf("no kind has the path %s", plural)
-	}
-	k := api.Kinds[i]
+	k := kindOf(t, plural)
 	archive, err := txtar.ParseFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -114,8 +110,18 @@ func runDocuments(t *testing.T, file, plural string) {
 	}
 }
 
+// kindOf finds hidden kinds too.
+func kindOf(t testing.TB, plural string) api.AnyKind {
+	t.Helper()
+	i := slices.IndexFunc(api.Kinds, func(k api.AnyKind) bool { return k.Info().Plural == plural })
+	if i < 0 {
+		t.Fatalf("no kind has the path %s", plural)
+	}
+	return api.Kinds[i]
+}
+
 // envelope adds what a section may leave out, and makes JSON of it.
-func envelope(t *testing.T, at string, i api.Facts, text []byte) []byte {
+func envelope(t testing.TB, at string, i api.Facts, text []byte) []byte {
 	t.Helper()
 	fields := map[string]any{}
 	if err := yaml.UnmarshalStrict(text, &fields); err != nil {

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/rogpeppe/go-internal/txtar"
 	"sigs.k8s.io/yaml"
 
 	"github.com/atoll-mesh/atoll/api"
@@ -336,6 +338,20 @@ func TestNumbersKeepTheirDigits(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	for _, k := range api.Kinds {
 		f.Add([]byte(`{"type":"` + k.Info().Name + `","mesh":"m","name":"n","spec":{},"labels":{"a":"b"}}`))
+	}
+	files, err := filepath.Glob("testdata/kinds/*.txtar")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		k := kindOf(f, strings.TrimSuffix(filepath.Base(file), ".txtar"))
+		archive, err := txtar.ParseFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, section := range archive.Files {
+			f.Add(envelope(f, file, k.Info(), section.Data))
+		}
 	}
 	f.Add([]byte(`{"type":"Dataplane","networking":{"inbound":[{"port":"1e400"},null,7],"gateway":{"tags":{"":null}}}}`))
 	f.Add([]byte(`{"type":"MeshHTTPRoute","spec":{"to":[{"targetRef":{"kind":"MeshService","labels":null},"rules":[{"matches":[{"path":{"type":"RegularExpression","value":"(("}}],"default":{"filters":[{"type":"URLRewrite"}]}}]}]}}`))

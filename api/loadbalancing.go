@@ -161,10 +161,11 @@ func upgradeHashPolicies(spec map[string]any, r *Report) {
 		to, _ := item.(map[string]any)
 		conf, _ := to["default"].(map[string]any)
 		balancer, _ := conf["loadBalancer"].(map[string]any)
-		field, ok := map[any]string{"RingHash": "ringHash", "Maglev": "maglev"}[balancer["type"]]
+		kind, _ := balancer["type"].(string)
+		field := map[string]string{"RingHash": "ringHash", "Maglev": "maglev"}[kind]
 		member, _ := balancer[field].(map[string]any)
-		older, has := member["hashPolicies"]
-		if !ok || !has {
+		older := member["hashPolicies"]
+		if older == nil {
 			continue
 		}
 		if newer := conf["hashPolicies"]; newer != nil && !reflect.DeepEqual(older, newer) {
