@@ -106,7 +106,7 @@ func problemOf(err error) Problem {
 		return Problem{Status: http.StatusConflict, Title: "Conflict", Detail: err.Error()}
 	case errors.Is(err, store.ErrInvalid):
 		return Problem{Status: http.StatusBadRequest, Detail: err.Error()}
-	case errors.Is(err, store.ErrClosed):
+	case errors.Is(err, store.ErrClosed), errors.Is(err, store.ErrUnavailable):
 		return Problem{Status: http.StatusServiceUnavailable, Title: "Service unavailable", Detail: err.Error()}
 	case errors.Is(err, context.Canceled):
 		return Problem{Status: statusClientGone, Detail: "the client went away"}

@@ -731,8 +731,12 @@ func TestTheStoreSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("%s", r.text)
 		}
 	}
-	p.store.err = store.ErrClosed
-	p.want(503, "PUT", "/meshes/default/meshtimeouts/t", timeout("default", "t"))
+	for _, p.store.err = range []error{store.ErrClosed, fmt.Errorf("%w: connection refused", store.ErrUnavailable)} {
+		r := p.want(503, "PUT", "/meshes/default/meshtimeouts/t", timeout("default", "t"))
+		if !strings.Contains(r.json(t)["detail"].(string), p.store.err.Error()) {
+			t.Errorf("%s", r.text)
+		}
+	}
 	p.store.err = nil
 	p.want(404, "GET", "/meshes/default/meshtimeouts/t", "")
 }

@@ -14,6 +14,9 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrInvalid: no store can take these operations.
 	ErrInvalid = errors.New("not storable")
+	// ErrUnavailable: what holds the records cannot be reached, or takes no writes
+	// now. It may be different a moment later.
+	ErrUnavailable = errors.New("the store is not available")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("the store is closed")
 )

@@ -3,13 +3,14 @@ package store
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/atoll-mesh/atoll/api"
 )
 
 const (
-	// MaxID is the most bytes that the parts of an ID may have together.
-	MaxID = 4096
+	// MaxID is the most bytes that the parts of an ID may have together: what an index of every store takes.
+	MaxID = 2048
 	// MaxRecord is the most bytes that labels and spec of a record may have
 	// together.
 	MaxRecord = 64 << 20
@@ -85,15 +86,27 @@ func (op *Op) expected(old *Record, exists bool) error {
 	return nil
 }
 
-// check refuses what some store could not keep or find again, so that all
-// refuse the same.
+// Check refuses what some store could not keep or find again, so that all
+// refuse the same. [Resolve] does it too; a store that looks records up before
+// it resolves calls it first. Errors: [ErrInvalid].
+func Check(ops []Op) error {
+	for i := range ops {
+		if err := check(&ops[i].Record); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func check(r *Record) error {
 	id := r.ID
 	switch {
 	case id.Kind == "" || id.Name == "":
 		return fmt.Errorf("%w: %q lacks a kind or a name", ErrInvalid, id.String())
-	case strings.ContainsRune(id.Kind+id.Mesh+id.Zone+id.Namespace+id.Name, 0):
-		return fmt.Errorf("%w: %q has a zero byte in its ID", ErrInvalid, id.String())
+	case !text(id.Kind, id.Mesh, id.Zone, id.Namespace, id.Name):
+		return fmt.Errorf("%w: the ID %q is not UTF-8, or has a zero byte", ErrInvalid, id.String())
+	case !text(r.Source, r.Owner) || !textMap(r.Labels):
+		return fmt.Errorf("%w: source, owner or labels of %s are not UTF-8, or have a zero byte", ErrInvalid, id)
 	case len(id.Kind)+len(id.Mesh)+len(id.Zone)+len(id.Namespace)+len(id.Name) > MaxID:
 		return fmt.Errorf("%w: the ID of a %s is longer than %d bytes", ErrInvalid, id.Kind, MaxID)
 	case size(r) > MaxRecord:
@@ -102,6 +115,25 @@ func check(r *Record) error {
 		return fmt.Errorf("%w: %s has a time out of range", ErrInvalid, id)
 	}
 	return nil
+}
+
+// text reports whether every store keeps these as they are.
+func text(parts ...string) bool {
+	for _, p := range parts {
+		if strings.ContainsRune(p, 0) || !utf8.ValidString(p) {
+			return false
+		}
+	}
+	return true
+}
+
+func textMap(m map[string]string) bool {
+	for k, v := range m {
+		if !text(k, v) {
+			return false
+		}
+	}
+	return true
 }
 
 // size is what a record weighs in limits: its text.

@@ -153,9 +153,9 @@ type Store interface {
 	//
 	// Errors: a [*Conflict] (is [ErrConflict]) if an expectation does not hold,
 	// [ErrNotFound] if a deletion expects a revision of a record that is not
-	// there, [ErrInvalid] for operations that no store can take, [ErrClosed], a
-	// [*Corrupt], the error of the context (then nothing was written), or that
-	// of the medium.
+	// there, [ErrInvalid] for operations that no store can take,
+	// [ErrUnavailable], [ErrClosed], a [*Corrupt], the error of the context (then
+	// nothing was written), or that of the medium.
 	Apply(ctx context.Context, ops []Op) (Revision, error)
 
 	Guarantees() Guarantees

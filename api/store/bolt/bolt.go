@@ -62,13 +62,8 @@ type Store struct {
 	epoch  string
 	log    *store.Log
 	closed chan struct{}
-
-	mu     sync.Mutex
-	gone   bool
-	queue  []*call
-	busy   bool       // one of the callers is at the file
-	idle   *sync.Cond // busy became false
-	groups uint64
+	queue  *store.Queue
+	once   sync.Once
 }
 
 // Guarantees implements [store.Store].
@@ -80,26 +75,15 @@ func (s *Store) Guarantees() store.Guarantees {
 func (s *Store) Epoch() string { return s.epoch }
 
 // Groups returns how many transactions have been made for calls of Apply.
-func (s *Store) Groups() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.groups
-}
+func (s *Store) Groups() uint64 { return s.queue.Groups() }
 
 // Close implements [store.Store]. It waits for the calls of Apply that are being
 // written; those that wait for their turn get [store.ErrClosed].
 func (s *Store) Close() error {
-	s.mu.Lock()
-	if s.gone {
-		s.mu.Unlock()
+	s.once.Do(func() { close(s.closed) })
+	if !s.queue.Close() {
 		return nil
 	}
-	s.gone = true
-	close(s.closed)
-	for s.busy {
-		s.idle.Wait()
-	}
-	s.mu.Unlock()
 	if err := s.bolt.Close(); err != nil {
 		return fmt.Errorf("closing the store %s: %w", s.path, err)
 	}

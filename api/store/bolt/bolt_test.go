@@ -92,11 +92,11 @@ func TestGroupCommit(t *testing.T) {
 		})
 	}
 	start(0)
-	s.AwaitQueue(0, 1) // the first is at the file, alone
+	s.AwaitQueue(0) // the first is at the file, alone
 	for i := 1; i < writers; i++ {
 		start(i)
 	}
-	s.AwaitQueue(writers-1, 1)
+	s.AwaitQueue(writers - 1)
 	release()
 	group.Wait()
 	if n := s.Groups() - before; n != 2 {

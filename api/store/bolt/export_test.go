@@ -11,14 +11,11 @@ func (s *Store) Hold() (release func()) {
 	return func() { tx.Rollback() } //nolint:errcheck // nothing was written
 }
 
-// AwaitQueue returns when that many calls wait for their turn, and groups
-// calls are at the file.
-func (s *Store) AwaitQueue(calls int, groups int) {
+// AwaitQueue returns when that many calls wait for their turn while others are
+// at the file.
+func (s *Store) AwaitQueue(calls int) {
 	for {
-		s.mu.Lock()
-		ok := len(s.queue) == calls && s.busy == (groups > 0)
-		s.mu.Unlock()
-		if ok {
+		if waiting, busy := s.queue.Waiting(); waiting == calls && busy {
 			return
 		}
 		runtime.Gosched()

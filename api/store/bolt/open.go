@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
@@ -76,7 +75,7 @@ func Open(path string, opts ...Option) (*Store, error) {
 		return nil, &store.Corrupt{Path: path, What: "the file is empty"}
 	}
 	s := &Store{path: path, log: store.NewLog(o.limits), closed: make(chan struct{})}
-	s.idle = sync.NewCond(&s.mu)
+	s.queue = store.NewQueue(s.commitGroup)
 	if err := s.verify(); err != nil {
 		return nil, err
 	}

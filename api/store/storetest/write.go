@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -178,11 +179,15 @@ func recreated(s *suite) {
 
 func invalid(s *suite) {
 	ok := record("Mesh", "ok", `{}`)
-	long := record("Mesh", strings.Repeat("x", store.MaxID+1), `{}`)
+	long := record("Mesh", strings.Repeat("x", store.MaxID-len("Mesh")-len("default")+1), `{}`)
 	for _, ops := range [][]store.Op{
 		{put(ok, store.Any), put(store.Record{ID: api.ID{Kind: "Mesh"}}, store.Any)},
 		{put(ok, store.Any), put(store.Record{ID: api.ID{Name: "a"}}, store.Any)},
 		{put(ok, store.Any), put(record("Mesh", "a\x00b", `{}`), store.Any)},
+		{put(ok, store.Any), put(record("Mesh", "a\xffb", `{}`), store.Any)},
+		{put(ok, store.Any), put(store.Record{ID: api.ID{Kind: "Mesh", Name: "a"}, Owner: "a\xff"}, store.Any)},
+		{put(ok, store.Any), put(store.Record{ID: api.ID{Kind: "Mesh", Name: "a"}, Source: "a\x00"}, store.Any)},
+		{put(ok, store.Any), put(store.Record{ID: api.ID{Kind: "Mesh", Name: "a"}, Labels: map[string]string{"a": "\xff"}}, store.Any)},
 		{put(ok, store.Any), put(ok, store.Any)},
 		{put(ok, store.Any), put(long, store.Any)},
 	} {
@@ -192,6 +197,20 @@ func invalid(s *suite) {
 	if f := s.follow(0); s.atomic() && len(f.rows) != 0 {
 		s.Errorf("stored: %v", f.rows)
 	}
+	long.Name = incompressible(len(long.Name) - 1)
+	s.apply(0, put(long, store.Absent)) // what is just allowed is kept
+	if f := s.follow(0); len(f.rows[long.ID].Spec) == 0 {
+		s.Error("the longest ID is not found")
+	}
+}
+
+// incompressible is a name that no index can make shorter.
+func incompressible(n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = 'a' + byte(rand.IntN(26))
+	}
+	return string(b)
 }
 
 func cancelledApply(s *suite) {
