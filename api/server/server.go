@@ -48,8 +48,6 @@ import (
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/rest"
 	"github.com/atoll-mesh/atoll/api/store"
-	"github.com/atoll-mesh/atoll/api/store/bolt"
-	"github.com/atoll-mesh/atoll/api/store/memory"
 )
 
 // TokenFile is the name of the first administrator's token in the data directory.
@@ -104,13 +102,8 @@ func Open(c Config, site api.Site, version string, out io.Writer) (*Server, erro
 	if s.Cert, err = certificate(c.TLS, c.DataDir, s.Now()); err != nil {
 		return nil, err
 	}
-	switch c.Store.Type {
-	case "memory":
-		s.Store = memory.New().Open()
-	default:
-		if s.Store, err = bolt.Open(filepath.Join(c.DataDir, "atoll.db")); err != nil {
-			return nil, err
-		}
+	if s.Store, err = openStore(c, s.Log); err != nil {
+		return nil, err
 	}
 	s.DB = db.New(api.Schema)
 	s.Feeder = store.NewFeeder(s.Store, s.DB, site, s.Component("store"))
@@ -378,7 +371,11 @@ func (s *Server) record(k api.AnyKind, name string, spec any) store.Record {
 func (s *Server) create(ctx context.Context, records []store.Record) error {
 	for _, r := range records {
 		_, err := s.Feeder.Apply(ctx, []store.Op{{Record: r, Expect: store.Absent}})
-		if err != nil && !errors.Is(err, store.ErrConflict) {
+		var taken *store.Conflict
+		if errors.As(err, &taken) {
+			err = s.Feeder.Wait(ctx, taken.Found) // what comes next builds on it
+		}
+		if err != nil {
 			return fmt.Errorf("creating %s: %w", r.ID, err)
 		}
 	}

@@ -27,6 +27,9 @@ it. Settings come from the file of --config, then from environment variables
   # on another machine: the zone
   atoll zone --name east --global-address grpcs://global.example:5685 --token-file east.token
 
+  # one of several instances over a database (the rest of its settings: store.postgres in the file)
+  atoll global --store postgres --postgres-host db.example --postgres-password-file db.password --postgres-tls-mode verifyFull
+
   # free ports, nothing kept
   atoll global --store memory --api-address 127.0.0.1:0 --kds-address 127.0.0.1:0 --diagnostics-address 127.0.0.1:0`,
 		Args: arguments(cobra.NoArgs),

@@ -104,7 +104,7 @@ By hand: a control plane, a token for a proxy, the proxy, a policy.
 	)
 	var c connection
 	for group, commands := range map[string][]*cobra.Command{
-		groupRun: {globalCommand(), zoneCommand(), dpCommand(), demoCommand()},
+		groupRun: {globalCommand(), zoneCommand(), dpCommand(), demoCommand(), migrateCommand()},
 		groupUse: {
 			applyCommand(&c), getCommand(&c), deleteCommand(&c), generateCommand(&c), configCommand(&c), versionCommand(&c),
 		},

@@ -28,6 +28,9 @@ it. Settings come from the file of --config, then from environment variables
   # a zone of a global control plane
   atoll zone --name east --global-address grpcs://global.example:5685 --token-file east.token --global-ca-file global.pem
 
+  # one of several instances over a database (the rest of its settings: store.postgres in the file)
+  atoll zone --name east --store postgres --postgres-host db.example --postgres-password-file db.password --postgres-tls-mode verifyFull
+
   # free ports, nothing kept, no tokens asked for: for trying out
   atoll zone --store memory --dp-auth none --localhost-is-admin --api-address 127.0.0.1:0 --dp-address 127.0.0.1:0 --diagnostics-address 127.0.0.1:0`,
 		Args: arguments(cobra.NoArgs),
