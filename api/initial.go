@@ -11,7 +11,8 @@ import (
 // skipCreatingInitialPolicies are left out, * leaves out all.
 //
 // The identity is ours (the existing ecosystem creates none): a mesh is
-// encrypted from the start, with an authority that the control plane makes.
+// encrypted from the start, with an authority that the control plane makes. A
+// mesh that speaks of identities itself, as in earlier releases, gets none.
 func InitialRows(mesh *Object[Mesh], site Site) []Row {
 	skip := mesh.Spec.SkipCreatingInitialPolicies
 	if slices.Contains(skip, "*") {
@@ -20,8 +21,10 @@ func InitialRows(mesh *Object[Mesh], site Site) []Row {
 	rows := initialTimeouts(mesh.Name, site)
 	rows = append(rows,
 		MeshCircuitBreakers.New(initialMeta(MeshCircuitBreakers, mesh.Name, "mesh-circuit-breaker-all-"+mesh.Name, site), initialBreaker()),
-		MeshRetries.New(initialMeta(MeshRetries, mesh.Name, "mesh-retry-all-"+mesh.Name, site), initialRetry()),
-		MeshIdentities.New(initialMeta(MeshIdentities, mesh.Name, "default", site), initialIdentity()))
+		MeshRetries.New(initialMeta(MeshRetries, mesh.Name, "mesh-retry-all-"+mesh.Name, site), initialRetry()))
+	if mesh.Spec.MTLS == nil {
+		rows = append(rows, InitialIdentity(mesh.Name, site))
+	}
 	return slices.DeleteFunc(rows, func(row Row) bool { return slices.Contains(skip, row.Head().Kind) })
 }
 
@@ -77,15 +80,15 @@ func initialRetry() MeshRetry {
 	}
 }
 
-// initialIdentity selects all proxies. Its path is the default of each proxy's
+// InitialIdentity selects all proxies. Its path is the default of each proxy's
 // platform, because a mesh may span both.
-func initialIdentity() MeshIdentity {
-	return MeshIdentity{
+func InitialIdentity(mesh string, site Site) *Object[MeshIdentity] {
+	return MeshIdentities.New(initialMeta(MeshIdentities, mesh, "default", site), MeshIdentity{
 		Selector: &IdentitySelector{Dataplane: &LabelSelector{}},
 		Provider: &IdentityProvider{Type: "Bundled", Bundled: &BundledProvider{
 			InsecureAllowSelfSigned: true, Autogenerate: &Autogenerate{Enabled: true},
 		}},
-	}
+	})
 }
 
 // DefaultHostnameGenerators are those that a control plane creates when it

@@ -137,9 +137,6 @@ func TestBadDocuments(t *testing.T) {
 			"mesh: invalid characters. Valid characters are numbers, lowercase latin letters and '-', '_', '.' symbols.", "data: must be bytes in base64"}},
 
 		// What was once a field.
-		{`{type: Mesh, name: shop, mtls: {enabledBackend: ca-1}, meshServices: {mode: Exclusive}}`, []string{
-			"meshServices: is no longer supported and has no replacement",
-			"mtls: is no longer supported; use MeshIdentity and MeshTrust"}},
 		{dataplane(`address: 10.0.0.1, inbound: [{port: 80, tags: {kuma.io/service: a}}]`), []string{
 			"networking.inbound[0].tags: is no longer supported; use labels of the Dataplane, and protocol of the inbound"}},
 

@@ -6,6 +6,8 @@
 //
 //	feeder     store ─▶ database                       api/store
 //	kds        rows to and from the zones              kds
+//	derive     what older forms of a Mesh stand for    zone/derive
+//	overview   counts of meshes ─▶ rows                global/overview
 //	servers    REST, diagnostics, KDS                  api/server
 //
 // # Why
@@ -28,7 +30,9 @@ import (
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/server"
+	"github.com/atoll-mesh/atoll/global/overview"
 	"github.com/atoll-mesh/atoll/kds"
+	"github.com/atoll-mesh/atoll/zone/derive"
 )
 
 // Config is the configuration of a global control plane.
@@ -104,7 +108,7 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 	if err := s.Collect(func() []server.Peer { return peers(link) }); err != nil {
 		return err
 	}
-	handler, err := s.REST(c, nil, s.Convergence(api.Global, func(zone string) bool { return connected(s.DB.Snapshot(), zone) }))
+	handler, err := s.REST(c, statusOf, s.Convergence(api.Global, func(zone string) bool { return connected(s.DB.Snapshot(), zone) }))
 	if err != nil {
 		return err
 	}
@@ -122,6 +126,10 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 			return server.Ended(ctx, err)
 		}
 		g.Go(func() error { return server.Ended(ctx, link.Run(ctx)) })
+		g.Go(func() error {
+			return derive.Run(ctx, derive.Options{DB: s.DB, Apply: s.Feeder.Apply, Site: s.Site, Now: s.Now, Log: s.Log})
+		})
+		g.Go(func() error { return overview.Run(ctx, overview.Options{DB: s.DB, Now: s.Now, Log: s.Log}) })
 		for _, l := range apis {
 			g.Go(func() error { return s.ServeHTTP(ctx, l, handler) })
 		}
@@ -153,6 +161,14 @@ func authenticate(s *server.Server, c KDSConfig) func(context.Context, string, s
 		}
 		return claims.Check(zone)
 	}
+}
+
+// statusOf is the status that REST shows beside a row.
+func statusOf(r db.Reader, row api.Row) any {
+	if row.Head().Kind == api.MeshMultiZoneServices.Name {
+		return api.MultiZoneStatusOf(r, row.Head().ID)
+	}
+	return nil
 }
 
 // connected reports whether a zone is in touch.

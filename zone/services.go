@@ -141,10 +141,14 @@ func (z *zone) statusOf(r db.Reader, row api.Row) any {
 		}
 		return map[string]any{
 			"tls":              map[string]string{"status": tls},
-			"dataplaneProxies": map[string]int{"connected": s.Connected, "healthy": s.Healthy, "total": s.Total},
+			"dataplaneProxies": api.ProxyCounts{Connected: s.Connected, Healthy: s.Healthy, Total: s.Total},
 		}
 	case api.MeshMultiZoneServices.Name:
-		return map[string]any{"meshServices": plan.Behind(r, row.Head().ID)}
+		return api.MultiZoneStatusOf(r, row.Head().ID)
+	case api.Workloads.Name:
+		if row.Head().Local() {
+			return map[string]any{"dataplaneProxies": api.WorkloadCounts(r, row.Head().ID)}
+		}
 	}
 	return nil
 }

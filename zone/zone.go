@@ -8,9 +8,10 @@
 //	engine        database ─▶ plans, resources         api/incr, xds/plan
 //	xds           plans ─▶ proxies                     xds
 //	identity      authorities, certificates            zone/identity
-//	derive        services, zone addresses             zone/derive
+//	derive        services, workloads, addresses       zone/derive
 //	status        what proxies say ─▶ rows             zone/status
 //	names         host names ─▶ addresses              zone/names
+//	overview      counts of meshes ─▶ rows             global/overview
 //	reaper        proxies that do not come back        this package
 //	services      states of MeshServices ─▶ rows       this package
 //	link          rows to and from global              kds
@@ -44,6 +45,7 @@ import (
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/incr"
 	"github.com/atoll-mesh/atoll/api/server"
+	"github.com/atoll-mesh/atoll/global/overview"
 	"github.com/atoll-mesh/atoll/kds"
 	"github.com/atoll-mesh/atoll/xds"
 	"github.com/atoll-mesh/atoll/xds/bootstrap"
@@ -143,6 +145,9 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 		g.Go(func() error { return z.status.Run(ctx) })
 		g.Go(func() error { return names.Run(ctx, names.Options{DB: s.DB, Log: s.Component("names")}) })
 		g.Go(func() error { return z.reap(ctx) })
+		if !s.Site.Federated { // else global counts
+			g.Go(func() error { return overview.Run(ctx, overview.Options{DB: s.DB, Now: s.Now, Log: s.Log}) })
+		}
 		if link != nil {
 			g.Go(func() error { return server.Ended(ctx, link.Run(ctx)) })
 		}

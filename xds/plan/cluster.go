@@ -154,7 +154,7 @@ var endpoints = incr.NewQuery("endpoints", func(r *incr.Run, k endpointsKey) ir.
 		var local []ir.Endpoint
 		zones := map[string]ir.Locality{}
 		name := k.Port.Section()
-		for svc := range behind(r, k.Port.Service()) {
+		for svc := range api.Behind(r, k.Port.Service()) {
 			i := slices.IndexFunc(svc.Spec.Ports, func(p api.MeshServicePort) bool { return p.Section() == name })
 			if i < 0 {
 				continue

@@ -296,7 +296,7 @@ var servers = incr.NewQuery("servers", func(r *incr.Run, id api.ID) peers {
 		return serversOf.Get(r, id)
 	case "MeshMultiZoneService":
 		all := peers{TLS: true}
-		for svc := range behind(r, id) {
+		for svc := range api.Behind(r, id) {
 			all.IDs = append(all.IDs, serversOf.Get(r, svc.ID).IDs...)
 		}
 		slices.Sort(all.IDs)
@@ -344,30 +344,4 @@ func localServers(r *incr.Run, svc *api.Object[api.MeshService]) peers {
 	slices.Sort(p.IDs)
 	p.IDs = slices.Compact(p.IDs)
 	return p
-}
-
-// behind lists the MeshServices of a MeshMultiZoneService.
-func behind(r db.Reader, id api.ID) iter.Seq[*api.Object[api.MeshService]] {
-	mz, ok := api.MeshMultiZoneServices.Get(r, id)
-	if !ok || len(mz.Spec.Selector.MeshService.MatchLabels) == 0 {
-		return func(func(*api.Object[api.MeshService]) bool) {}
-	}
-	return api.MeshServices.Labelled(r, id.Mesh, mz.Spec.Selector.MeshService.MatchLabels)
-}
-
-// Member names a service behind a MeshMultiZoneService.
-type Member struct {
-	Name      string `json:"name"`
-	Namespace string `json:"namespace"`
-	Zone      string `json:"zone"`
-	Mesh      string `json:"mesh"`
-}
-
-// Behind lists the services of a MeshMultiZoneService, ordered by ID.
-func Behind(r db.Reader, id api.ID) []Member {
-	out := []Member{}
-	for svc := range behind(r, id) {
-		out = append(out, Member{Name: svc.Name, Namespace: svc.Namespace, Zone: svc.Zone, Mesh: svc.Mesh})
-	}
-	return out
 }

@@ -1,11 +1,14 @@
-// Package derive keeps the rows of a Universal zone that follow from others: a
-// MeshService for each workload, a MeshZoneAddress for each zone ingress.
+// Package derive keeps the rows that follow from others: in a Universal zone a
+// MeshService and a Workload for each workload, a MeshZoneAddress for each zone
+// ingress; and what a Mesh in the form of earlier releases stands for.
 //
-// It owns the rows marked with its Owner and touches no others: a service or an
+// It owns the rows marked with its Owners and touches no others: a service or an
 // address that a user wrote by hand stays as it is, and stands in place of the
-// derived one. A zone runs it; on Kubernetes zone/kube does this from Services.
+// derived one. Zones run it, and global for its Meshes; on Kubernetes zone/kube
+// makes the services.
 //
 //	Dataplane changed ─▶ its workload is dirty ─▶ compare ─▶ store
+//	Mesh changed ─▶ the mesh is dirty ─▶ compare ─▶ store
 //	Dataplane, Connection of an ingress changed ─▶ its mesh is dirty ─▶ compare ─▶ store
 //
 // # Why
@@ -33,8 +36,10 @@ import (
 
 // Owners of derived rows, also the value of their label kuma.io/managed-by.
 const (
-	ServiceOwner = "meshservice-generator"
-	AddressOwner = "meshzoneaddress-generator"
+	ServiceOwner  = "meshservice-generator"
+	WorkloadOwner = "workload-generator"
+	AddressOwner  = "meshzoneaddress-generator"
+	MeshOwner     = "mesh-generator"
 )
 
 // Options of [Run].
@@ -96,8 +101,23 @@ func (f *feeder) everything(snap *db.Snapshot) {
 			f.workloads[workload{svc.Mesh, svc.Name}] = struct{}{}
 		}
 	}
+	for w := range api.Workloads.All(snap) {
+		if w.Owner == WorkloadOwner {
+			f.workloads[workload{w.Mesh, w.Name}] = struct{}{}
+		}
+	}
 	for a := range api.MeshZoneAddresses.All(snap) {
 		f.meshes[a.Mesh] = struct{}{}
+	}
+	for _, k := range meshKinds {
+		for row := range k.AllRows(snap) {
+			if m := row.Head(); m.Owner == MeshOwner {
+				f.meshes[m.Mesh] = struct{}{}
+			}
+		}
+	}
+	for m := range api.Meshes.All(snap) {
+		f.meshes[m.Name] = struct{}{}
 	}
 }
 
@@ -105,7 +125,7 @@ func (f *feeder) mark(dp *api.Object[api.Dataplane]) {
 	if dp == nil || !dp.Local() {
 		return
 	}
-	if len(dp.Spec.Networking.Inbound) > 0 {
+	if dp.Label(api.LabelWorkload) != "" {
 		f.workloads[workload{dp.Mesh, dp.Label(api.LabelWorkload)}] = struct{}{}
 	}
 	if len(dp.Spec.Networking.Listeners) > 0 {
@@ -125,10 +145,18 @@ func (f *feeder) commit(c db.Commit) {
 				if row != nil && row.Local() {
 					f.workloads[workload{row.Mesh, row.Name}] = struct{}{}
 				}
+			case *api.Object[api.Workload]:
+				if row.Local() {
+					f.workloads[workload{row.Mesh, row.Name}] = struct{}{}
+				}
 			case *api.Object[api.MeshZoneAddress]:
 				if row != nil && row.Local() {
 					f.meshes[row.Mesh] = struct{}{}
 				}
+			case *api.Object[api.Mesh]:
+				f.meshes[row.Name] = struct{}{}
+			case *api.Object[api.MeshIdentity]:
+				f.meshes[row.Mesh] = struct{}{}
 			case *api.Connection:
 				if row != nil {
 					f.meshes[row.Proxy.Mesh] = struct{}{}
@@ -157,12 +185,16 @@ func (f *feeder) turn(ctx context.Context) (next time.Time) {
 		if op != nil {
 			ops = append(ops, *op)
 		}
+		if op := f.workload(snap, w); op != nil {
+			ops = append(ops, *op)
+		}
 		if !due.IsZero() && (next.IsZero() || due.Before(next)) {
 			next = due
 		}
 	}
 	for mesh := range meshes {
 		ops = append(ops, f.addresses(snap, mesh)...)
+		ops = append(ops, f.fromMesh(snap, mesh)...)
 	}
 	// One batch per row: a row that somebody changed meanwhile fails alone, and
 	// that change has marked it again.

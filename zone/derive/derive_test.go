@@ -279,8 +279,8 @@ func TestTwoInstancesDoNotFight(t *testing.T) {
 			one.put(dataplane("web-1", "web", 80))
 			two.put(ingress("gate", "192.0.2.1"))
 			one.connect("gate", true) // only one instance has its stream
-			if got := one.revision(); got != 4+3 {
-				t.Errorf("revision %d, want 4 writes of users and 3 derived", got)
+			if got := one.revision(); got != 4+5 {
+				t.Errorf("revision %d, want 4 writes of users, 3 derived services and 2 workloads", got)
 			}
 			two.drop(api.Dataplanes, "cart-1")
 			at := one.revision()

@@ -1,0 +1,76 @@
+package api
+
+import (
+	"cmp"
+	"iter"
+	"slices"
+
+	"github.com/atoll-mesh/atoll/api/db"
+)
+
+// Behind lists the MeshServices of a MeshMultiZoneService, ordered by ID.
+func Behind(r db.Reader, id ID) iter.Seq[*Object[MeshService]] {
+	mz, ok := MeshMultiZoneServices.Get(r, id)
+	if !ok || len(mz.Spec.Selector.MeshService.MatchLabels) == 0 {
+		return func(func(*Object[MeshService]) bool) {}
+	}
+	return MeshServices.Labelled(r, id.Mesh, mz.Spec.Selector.MeshService.MatchLabels)
+}
+
+// MultiZoneStatus is what a control plane finds out about a
+// MeshMultiZoneService from the MeshServices that it knows.
+type MultiZoneStatus struct {
+	MeshServices []MultiZoneMember `json:"meshServices"`
+	Conditions   []Condition       `json:"conditions"`
+}
+
+// MultiZoneMember names a service behind a MeshMultiZoneService.
+type MultiZoneMember struct {
+	Name      string `json:"name"`
+	Namespace string `json:"namespace"`
+	Zone      string `json:"zone"`
+	Mesh      string `json:"mesh"`
+}
+
+// MultiZoneStatusOf computes it. Members are sorted by name, namespace, zone.
+func MultiZoneStatusOf(r db.Reader, id ID) MultiZoneStatus {
+	s := MultiZoneStatus{MeshServices: []MultiZoneMember{}}
+	for svc := range Behind(r, id) {
+		s.MeshServices = append(s.MeshServices, MultiZoneMember{Name: svc.Name, Namespace: svc.Namespace, Zone: svc.Zone, Mesh: svc.Mesh})
+	}
+	slices.SortFunc(s.MeshServices, func(a, b MultiZoneMember) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Zone, b.Zone))
+	})
+	matched := Condition{Type: "MeshServicesMatched", Status: "True", Reason: "MatchesFound", Message: "Some MeshServices match"}
+	if len(s.MeshServices) == 0 {
+		matched = Condition{Type: "MeshServicesMatched", Status: "False", Reason: "NoMatchesFound", Message: "No MeshService carries the labels of the selector"}
+	}
+	s.Conditions = []Condition{matched}
+	return s
+}
+
+// ProxyCounts counts the proxies of a service or a workload.
+type ProxyCounts struct {
+	Connected int `json:"connected"`
+	Healthy   int `json:"healthy"`
+	Total     int `json:"total"`
+}
+
+// WorkloadCounts counts the local proxies of a Workload. One is healthy when all
+// that it listens on is ready.
+func WorkloadCounts(r db.Reader, id ID) ProxyCounts {
+	var n ProxyCounts
+	for dp := range Dataplanes.Labelled(r, id.Mesh, map[string]string{LabelWorkload: id.Name}) {
+		if !dp.Local() {
+			continue
+		}
+		n.Total++
+		if _, ok := Connections.Get(r, dp.ID.Key()); ok {
+			n.Connected++
+		}
+		if !slices.ContainsFunc(dp.Spec.Networking.Inbound, func(in Inbound) bool { return !in.Healthy() }) {
+			n.Healthy++
+		}
+	}
+	return n
+}
