@@ -41,7 +41,8 @@ lint: ## gofmt, vet, staticcheck
 vuln: ## known vulnerabilities of what is linked (needs the public database)
 	go tool govulncheck ./...
 
-generate: ## what is generated from the sources: protobuf
+generate: ## what is generated from the sources: protobuf, CRDs, schemas, reference
 	@kds/kdspb/generate
+	go run ./cmd/gen
 
 .PHONY: help build envoy postgres demo test race fuzz bench lint vuln generate

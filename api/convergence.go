@@ -32,5 +32,5 @@ type Laggard struct {
 
 // Convergences holds the reports of this zone's instances, at global of all.
 var Convergences = newKind(Kind[Convergence]{Facts: Facts{
-	Name: "Convergence", Plural: "convergences", Scope: GlobalScope, Flow: Up, Memory: true, ReadOnly: true, Hidden: true, Own: true,
+	Name: "Convergence", Plural: "convergences", Scope: GlobalScope, Flow: Up, Memory: true, ReadOnly: true, Hidden: true, Own: true, Kube: KubeNone,
 }})

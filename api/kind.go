@@ -39,7 +39,25 @@ type Facts struct {
 	DNSName bool
 	// Policy is set for the policy kinds.
 	Policy *PolicyInfo
+	// Destination kinds are what proxies call: they have names and addresses.
+	Destination bool
+	// Kube says what the kind is on Kubernetes.
+	Kube KubeForm
 }
+
+// KubeForm is what rows of a kind are on Kubernetes.
+type KubeForm uint8
+
+const (
+	// KubeNamespaced is a custom resource in a namespace.
+	KubeNamespaced KubeForm = iota
+	// KubeCluster is a custom resource of the cluster.
+	KubeCluster
+	// KubeCore is an object of Kubernetes itself: a Secret or ConfigMap.
+	KubeCore
+	// KubeNone is not stored there.
+	KubeNone
+)
 
 // PolicyInfo says which shape a policy has (contract: support matrix).
 type PolicyInfo struct{ To, Rules, Single bool }

@@ -52,7 +52,7 @@ type MeshServicesMode struct {
 var Meshes = newKind(Kind[Mesh]{
 	Facts: Facts{
 		Name: "Mesh", Plural: "meshes", Short: "m", Scope: GlobalScope, Flow: Down,
-		Flat: true, Unhashed: true, GlobalOnly: true, DNSName: true,
+		Flat: true, Unhashed: true, GlobalOnly: true, DNSName: true, Kube: KubeCluster,
 	},
 	Upgrade: upgradeMesh,
 	Validate: func(_ *Meta, s *Mesh, r *Report) {

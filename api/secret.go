@@ -11,7 +11,7 @@ type Secret struct {
 var Secrets = newKind(Kind[Secret]{
 	Facts: Facts{
 		Name: "Secret", Plural: "secrets", Scope: MeshScope, Flow: Down,
-		Flat: true, Unhashed: true, AdminOnly: true,
+		Flat: true, Unhashed: true, AdminOnly: true, Kube: KubeCore,
 	},
 })
 
@@ -19,7 +19,7 @@ var Secrets = newKind(Kind[Secret]{
 var GlobalSecrets = newKind(Kind[Secret]{
 	Facts: Facts{
 		Name: "GlobalSecret", Plural: "globalsecrets", Alias: "global-secrets", Scope: GlobalScope, Flow: Down,
-		Flat: true, Unhashed: true, AdminOnly: true,
+		Flat: true, Unhashed: true, AdminOnly: true, Kube: KubeCore,
 	},
 })
 
@@ -32,6 +32,6 @@ type Config struct {
 var Configs = newKind(Kind[Config]{
 	Facts: Facts{
 		Name: "Config", Plural: "configs", Scope: GlobalScope, Flow: Down,
-		Flat: true, Unhashed: true, Hidden: true, AdminOnly: true,
+		Flat: true, Unhashed: true, Hidden: true, AdminOnly: true, Kube: KubeCore,
 	},
 })

@@ -63,7 +63,7 @@ type ServiceIdentity struct {
 var MeshServices = newKind(Kind[MeshService]{
 	Facts: Facts{
 		Name: "MeshService", Plural: "meshservices", Short: "msvc", Scope: MeshScope, Flow: Up | Across,
-		ZoneOnly: true, DNSName: true,
+		ZoneOnly: true, DNSName: true, Destination: true,
 	},
 	Validate: func(_ *Meta, s *MeshService, r *Report) {
 		if s.Selector.DataplaneRef != nil && s.Selector.DataplaneLabels != nil {
@@ -97,7 +97,7 @@ func (p MultiZoneServicePort) Section() string { return cmp.Or(p.Name, strconv.I
 var MeshMultiZoneServices = newKind(Kind[MeshMultiZoneService]{
 	Facts: Facts{
 		Name: "MeshMultiZoneService", Plural: "meshmultizoneservices", Short: "mzsvc", Scope: MeshScope, Flow: Down,
-		GlobalOnly: true, DNSName: true,
+		GlobalOnly: true, DNSName: true, Destination: true,
 	},
 	Validate: func(_ *Meta, s *MeshMultiZoneService, r *Report) {
 		if len(s.Selector.MeshService.MatchLabels) == 0 {

@@ -34,6 +34,8 @@ import (
 // What breaks above, range or when has the right shape but no meaning: it does
 // not keep the rest from being judged.
 type Shape struct {
+	// Doc describes an object with fixed fields: the comment of its struct.
+	Doc string
 	// Type is object, array, string, integer, number, boolean, or empty: anything.
 	Type string
 	// Format says more of a text: duration, proto-duration, date-time, byte, int-or-string, uint64.
@@ -61,10 +63,10 @@ type Shape struct {
 	leaf     reflect.Type       // has its own JSON form
 }
 
-// Field is a field of an object.
+// Field is a field of an object. Doc is its comment, or empty.
 type Field struct {
-	Name     string
-	Required bool
+	Name, Doc string
+	Required  bool
 	// When is the value of the field type that this member belongs to.
 	When  string
 	Shape *Shape
@@ -148,7 +150,7 @@ func shapeOf(t reflect.Type) *Shape {
 }
 
 func structShape(t reflect.Type) *Shape {
-	s := &Shape{Type: "object", Fields: []Field{}, Gone: map[string]string{}}
+	s := &Shape{Doc: docs[t.Name()], Type: "object", Fields: []Field{}, Gone: map[string]string{}}
 	for i := range t.NumField() {
 		f := t.Field(i)
 		if old, ok := f.Tag.Lookup("gone"); ok {
@@ -163,7 +165,7 @@ func structShape(t reflect.Type) *Shape {
 		}
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		s.Fields = append(s.Fields, Field{
-			Name: name, Required: f.Tag.Get("req") == "true", When: f.Tag.Get("when"), Shape: tagged(shapeOf(f.Type), f),
+			Name: name, Doc: docs[t.Name()+"."+f.Name], Required: f.Tag.Get("req") == "true", When: f.Tag.Get("when"), Shape: tagged(shapeOf(f.Type), f),
 		})
 	}
 	return s

@@ -17,7 +17,7 @@ func (z *Zone) IsEnabled() bool { return z.Enabled == nil || *z.Enabled }
 var Zones = newKind(Kind[Zone]{
 	Facts: Facts{
 		Name: "Zone", Plural: "zones", Short: "z", Scope: GlobalScope,
-		Flat: true, Unhashed: true, DNSName: true,
+		Flat: true, Unhashed: true, DNSName: true, Kube: KubeCluster,
 	},
 })
 
@@ -103,6 +103,6 @@ type EnvoyAdminStreams struct {
 var ZoneInsights = newKind(Kind[ZoneInsight]{
 	Facts: Facts{
 		Name: "ZoneInsight", Plural: "zone-insights", Scope: GlobalScope,
-		Flat: true, Unhashed: true, Memory: true, ReadOnly: true,
+		Flat: true, Unhashed: true, Memory: true, ReadOnly: true, Kube: KubeCluster,
 	},
 })

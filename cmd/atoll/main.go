@@ -106,7 +106,7 @@ By hand: a control plane, a token for a proxy, the proxy, a policy.
 	for group, commands := range map[string][]*cobra.Command{
 		groupRun: {globalCommand(), zoneCommand(), dpCommand(), demoCommand(), migrateCommand()},
 		groupUse: {
-			applyCommand(&c), getCommand(&c), deleteCommand(&c), generateCommand(&c), configCommand(&c), versionCommand(&c),
+			applyCommand(&c), getCommand(&c), deleteCommand(&c), generateCommand(&c), configCommand(&c), explainCommand(), versionCommand(&c),
 		},
 	} {
 		for _, command := range commands {
@@ -114,7 +114,7 @@ By hand: a control plane, a token for a proxy, the proxy, a policy.
 			root.AddCommand(command)
 		}
 	}
-	root.AddCommand(completionCommand())
+	root.AddCommand(completionCommand(), referenceCommand())
 	return root
 }
 
