@@ -52,7 +52,7 @@ const (
 // AccessRoles written at global hold in all zones, those of a zone there.
 var AccessRoles = newKind(Kind[AccessRole]{
 	Facts: Facts{
-		Name: "AccessRole", Plural: "access-roles", Scope: GlobalScope, Flow: Down, AdminOnly: true, Own: true,
+		Name: "AccessRole", Plural: "access-roles", Scope: GlobalScope, Flow: Down, AdminOnly: true, Own: true, Kube: KubeCluster,
 	},
 	Validate: func(_ *Meta, s *AccessRole, r *Report) {
 		for i, rule := range s.Rules {
@@ -84,6 +84,6 @@ type AccessSubject struct {
 // AccessRoleBindings are in force as soon as there is one.
 var AccessRoleBindings = newKind(Kind[AccessRoleBinding]{
 	Facts: Facts{
-		Name: "AccessRoleBinding", Plural: "access-role-bindings", Scope: GlobalScope, Flow: Down, AdminOnly: true, Own: true,
+		Name: "AccessRoleBinding", Plural: "access-role-bindings", Scope: GlobalScope, Flow: Down, AdminOnly: true, Own: true, Kube: KubeCluster,
 	},
 })

@@ -66,7 +66,7 @@ type SANMatch struct {
 var MeshExternalServices = newKind(Kind[MeshExternalService]{
 	Facts: Facts{
 		Name: "MeshExternalService", Plural: "meshexternalservices", Short: "extsvc", Scope: MeshScope, Flow: Down | Up,
-		DNSName: true,
+		DNSName: true, Destination: true,
 	},
 	Upgrade:  upgradeExternalService,
 	Validate: validateExternalService,

@@ -47,7 +47,7 @@ type ResourceStat struct {
 var MeshInsights = newKind(Kind[MeshInsight]{
 	Facts: Facts{
 		Name: "MeshInsight", Plural: "mesh-insights", Scope: GlobalScope,
-		Flat: true, Unhashed: true, Memory: true, ReadOnly: true, GlobalOnly: true,
+		Flat: true, Unhashed: true, Memory: true, ReadOnly: true, GlobalOnly: true, Kube: KubeCluster,
 	},
 })
 
@@ -79,7 +79,7 @@ type ServiceInsightCounts struct {
 var ServiceInsights = newKind(Kind[ServiceInsight]{
 	Facts: Facts{
 		Name: "ServiceInsight", Plural: "service-insights", Scope: MeshScope, Flow: Down,
-		Flat: true, Memory: true, ReadOnly: true, GlobalOnly: true,
+		Flat: true, Memory: true, ReadOnly: true, GlobalOnly: true, Kube: KubeCluster,
 	},
 })
 

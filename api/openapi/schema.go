@@ -109,11 +109,12 @@ func bounds(out Schema, s *api.Shape) {
 	if s.Pattern != "" {
 		out["pattern"] = s.Pattern
 	}
-	if s.Min != nil {
-		out["minimum"] = *s.Min
-	}
-	if s.Max != nil {
-		out["maximum"] = *s.Max
+	if s.Type == "integer" || s.Type == "number" || s.Format == "int-or-string" {
+		for word, n := range map[string]*float64{"minimum": s.Min, "maximum": s.Max, "exclusiveMinimum": s.Above} {
+			if n != nil {
+				out[word] = *n
+			}
+		}
 	}
 	for word, n := range map[string]*int{
 		"minItems": s.MinItems, "maxItems": s.MaxItems, "minLength": s.MinLen, "maxLength": s.MaxLen,

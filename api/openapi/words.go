@@ -2,10 +2,24 @@ package openapi
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/atoll-mesh/atoll/api"
 )
+
+// Takes says what a field takes: its type, whether it must be there, its limits
+// and its default.
+func Takes(f api.Field) string {
+	words := []string{TypeName(f.Shape)}
+	if f.Required {
+		words = append(words, "required")
+	}
+	if f.When != "" {
+		words = append(words, "with type "+f.When)
+	}
+	return strings.Join(append(words, limits(f.Shape)...), "; ")
+}
 
 // TypeName says in a word or two what values of the shape are: "list of
 // objects", "duration", "integer".
@@ -45,8 +59,8 @@ func plural(name string) string {
 	return name + "s"
 }
 
-// Limits says what limits values of the shape, each in a few words.
-func Limits(s *api.Shape) []string {
+// limits says what limits values of the shape, each in a few words.
+func limits(s *api.Shape) []string {
 	var out []string
 	if s.Enum != nil {
 		out = append(out, "one of "+strings.Join(s.Enum, ", "))
@@ -69,14 +83,23 @@ func Limits(s *api.Shape) []string {
 			out = append(out, fmt.Sprintf("at most %d %s", *hi, what))
 		}
 	}
+	unit := ""
+	if s.Format == "duration" || s.Format == "proto-duration" {
+		unit = "s"
+	}
+	number := func(n float64) string { return strconv.FormatFloat(n, 'f', -1, 64) + unit }
 	if s.Enum == nil && !wide(s) {
 		switch {
+		case s.Above != nil && s.Max != nil:
+			out = append(out, "more than "+number(*s.Above)+", at most "+number(*s.Max))
+		case s.Above != nil:
+			out = append(out, "more than "+number(*s.Above))
 		case s.Min != nil && s.Max != nil:
-			out = append(out, fmt.Sprintf("%.0f to %.0f", *s.Min, *s.Max))
+			out = append(out, number(*s.Min)+" to "+number(*s.Max))
 		case s.Min != nil:
-			out = append(out, fmt.Sprintf("at least %.0f", *s.Min))
+			out = append(out, "at least "+number(*s.Min))
 		case s.Max != nil:
-			out = append(out, fmt.Sprintf("at most %.0f", *s.Max))
+			out = append(out, "at most "+number(*s.Max))
 		}
 	}
 	between(s.MinItems, s.MaxItems, "items")
@@ -86,5 +109,5 @@ func Limits(s *api.Shape) []string {
 
 // wide reports whether the bounds of a number are only those of its type.
 func wide(s *api.Shape) bool {
-	return s.Min != nil && s.Max != nil && *s.Max >= 1<<31-1 && (*s.Min == 0 || *s.Min <= -1<<31)
+	return s.Above == nil && s.Min != nil && s.Max != nil && *s.Max >= 1<<31-1 && (*s.Min == 0 || *s.Min <= -1<<31)
 }

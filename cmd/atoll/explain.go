@@ -54,7 +54,7 @@ func explain(out io.Writer, k api.AnyKind, path string) error {
 		}
 		f, at = next, at+"."+next.Name
 	}
-	fmt.Fprintf(out, "%s: %s\n", at, strings.Join(append([]string{openapi.TypeName(f.Shape)}, openapi.Limits(f.Shape)...), "; "))
+	fmt.Fprintf(out, "%s: %s\n", at, openapi.Takes(f))
 	inner := openapi.Inner(f.Shape)
 	for _, text := range []string{f.Doc, inner.Doc} {
 		if text != "" {
@@ -70,11 +70,7 @@ func explain(out io.Writer, k api.AnyKind, path string) error {
 	fmt.Fprint(out, "\nFields:\n")
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, f := range inner.Fields {
-		words := append([]string{openapi.TypeName(f.Shape)}, openapi.Limits(f.Shape)...)
-		if f.Required {
-			words = append(words[:1], append([]string{"required"}, words[1:]...)...)
-		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\n", f.Name, strings.Join(words, "; "), strings.ReplaceAll(f.Doc, "\n", " "))
+		fmt.Fprintf(w, "  %s\t%s\t%s\n", f.Name, openapi.Takes(f), strings.ReplaceAll(f.Doc, "\n", " "))
 	}
 	return w.Flush()
 }

@@ -92,20 +92,10 @@ func fields(s *api.Shape, prefix string) []string {
 		for inner.Type == "array" {
 			inner, mark = inner.Elem, mark+"[]"
 		}
-		out = append(out, fmt.Sprintf("| `%s%s` | %s | %s |\n", path, mark, typeWords(f), cell(f.Doc)))
+		out = append(out, fmt.Sprintf("| `%s%s` | %s | %s |\n", path, mark, cell(openapi.Takes(f)), cell(f.Doc)))
 		out = append(out, fields(inner, path+mark+".")...)
 	}
 	return out
-}
-
-// typeWords says what a field takes: its type, limits and default.
-func typeWords(f api.Field) string {
-	words := []string{openapi.TypeName(f.Shape)}
-	if f.Required {
-		words = append(words, "required")
-	}
-	words = append(words, openapi.Limits(f.Shape)...)
-	return cell(strings.Join(words, "; "))
 }
 
 func cell(text string) string {
