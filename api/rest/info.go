@@ -115,25 +115,27 @@ func (s *server) resources(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// policyKind describes a kind in GET /policies.
+type policyKind struct {
+	Name         string `json:"name"`
+	ReadOnly     bool   `json:"readOnly"`
+	Path         string `json:"path"`
+	Singular     string `json:"singularDisplayName"`
+	Plural       string `json:"pluralDisplayName"`
+	Experimental bool   `json:"isExperimental"`
+	TargetRef    bool   `json:"isTargetRefBased"`
+	Inbound      bool   `json:"isInbound"`
+	Outbound     bool   `json:"isOutbound"`
+}
+
 func (s *server) policies(w http.ResponseWriter, r *http.Request) error {
 	if err := s.readers(r); err != nil {
 		return err
 	}
-	type policy struct {
-		Name         string `json:"name"`
-		ReadOnly     bool   `json:"readOnly"`
-		Path         string `json:"path"`
-		Singular     string `json:"singularDisplayName"`
-		Plural       string `json:"pluralDisplayName"`
-		Experimental bool   `json:"isExperimental"`
-		TargetRef    bool   `json:"isTargetRefBased"`
-		Inbound      bool   `json:"isInbound"`
-		Outbound     bool   `json:"isOutbound"`
-	}
-	out := []policy{}
+	out := []policyKind{}
 	for _, info := range shown() {
 		if p := info.Policy; p != nil {
-			out = append(out, policy{
+			out = append(out, policyKind{
 				Name: info.Name, ReadOnly: s.shownReadOnly(info), Path: info.Plural, Singular: words(info.Name),
 				Plural: plural(words(info.Name)), TargetRef: true, Inbound: p.Rules, Outbound: p.To,
 			})

@@ -44,6 +44,7 @@ import (
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/auth"
 	"github.com/atoll-mesh/atoll/api/db"
+	"github.com/atoll-mesh/atoll/api/openapi"
 	"github.com/atoll-mesh/atoll/api/store"
 )
 
@@ -123,6 +124,8 @@ type Endpoint struct {
 	Open bool
 	// Grant says who may call it; nil: those who may read resources.
 	Grant func(auth.Access) auth.Grant
+	// Doc describes it in GET /openapi; its Pattern is not looked at.
+	Doc openapi.Operation
 	// Handle answers. An error that is a *[Problem] is sent as it is; others as
 	// the table of errors has them.
 	Handle func(http.ResponseWriter, *http.Request) error
@@ -131,6 +134,7 @@ type Endpoint struct {
 type server struct {
 	Options
 	mux      *http.ServeMux
+	patterns []string // of all routes
 	hostname string
 	recent   *recent
 }
@@ -218,6 +222,7 @@ func (s *server) routes() {
 	for _, e := range s.Extra {
 		s.extra(e)
 	}
+	s.openapiRoute()
 }
 
 func (s *server) extra(e Endpoint) {
@@ -271,6 +276,7 @@ func (s *server) json(pattern, title string, h handler) {
 }
 
 func (s *server) route(pattern, title string, h handler) {
+	s.patterns = append(s.patterns, pattern)
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		if err := h(w, r); err != nil {
 			s.fail(w, r, title, err)

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"encoding/json"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
+	"github.com/atoll-mesh/atoll/api/openapi"
 	"github.com/atoll-mesh/atoll/api/rest"
 )
 
@@ -83,7 +85,14 @@ const maxWait = 2 * time.Minute
 // Without a revision it tells of the newest. It answers when the revision has
 // converged or the wait is over.
 func (s *Server) Convergence(source string, connected func(zone string) bool) rest.Endpoint {
-	return rest.Endpoint{Pattern: "GET /convergence", Handle: func(w http.ResponseWriter, q *http.Request) error {
+	return rest.Endpoint{Pattern: "GET /convergence", Doc: openapi.Operation{
+		Summary: "How far a revision is, and wait for it", Tag: "Control plane",
+		Query: []openapi.Param{
+			{Name: "revision", Doc: "As the header " + rest.RevisionHeader + " of a write told it; the newest without it."},
+			{Name: "wait", Doc: "How long to wait for it, at most 2m."},
+		},
+		Answer: openapi.OfType(reflect.TypeFor[Reach]()),
+	}, Handle: func(w http.ResponseWriter, q *http.Request) error {
 		var revision uint64
 		var wait time.Duration
 		var r api.Report
