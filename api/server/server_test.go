@@ -94,6 +94,61 @@ func TestValidateNamesEveryFault(t *testing.T) {
 	}
 }
 
+func TestPostgresSettings(t *testing.T) {
+	c := server.Default()
+	c.DataDir = t.TempDir()
+	file := filepath.Join(c.DataDir, "atoll.yaml")
+	if err := os.WriteFile(file, []byte("name: east\nstore: {type: postgres, postgres: {host: 'db-1,db-2', dbName: mesh, connectionTimeout: 3s, tls: {mode: verifyFull}}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := server.LoadStore(file, []string{"ATOLL_STORE_POSTGRES_USER=me", "ATOLL_STORE_POSTGRES_PASSWORD=hush", "ATOLL_STORE_POSTGRES_MAX_OPEN_CONNECTIONS=7",
+		"ATOLL_STORE_POSTGRES_TLS_DISABLE_SSLSNI=false"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r api.Report
+	s.Validate(r.At("store"))
+	o := s.Postgres.Options(nil)
+	if r.Err() != nil || o.Host != "db-1,db-2" || o.Port != 5432 || o.User != "me" || o.Password != "hush" || o.Database != "mesh" ||
+		o.ConnectTimeout != 3*time.Second || o.Pool.MaxConns != 7 || o.TLS.Mode != "verifyFull" {
+		t.Errorf("%+v, %v", o, r.Err())
+	}
+	shown, err := json.Marshal(s)
+	if err != nil || bytes.Contains(shown, []byte("hush")) || strings.Contains(fmt.Sprintf("%v %+v", s, s), "hush") {
+		t.Errorf("the password is shown: %s %v", shown, err)
+	}
+	if err := os.WriteFile(file, []byte("store: {postgres: {hots: x}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.LoadStore(file, nil); err == nil || !strings.Contains(err.Error(), "hots") {
+		t.Errorf("an unknown key: %v", err)
+	}
+
+	p := server.PostgresConfig{
+		Host: "postgres://db", Password: "x", PasswordFile: "/nowhere/password", MinOpenConnections: 9, MaxOpenConnections: 2,
+		TLS: server.PostgresTLSConfig{Mode: "verifyFull", CertPath: "/nowhere/cert", DisableSSLSNI: true},
+	}
+	c.Store = server.StoreConfig{Type: "postgres", Postgres: p}
+	r = api.Report{}
+	c.Validate(&r)
+	for _, field := range []string{
+		"host", "port", "user", "dbName", "password", "passwordFile", "connectionTimeout", "transactionTimeout", "minOpenConnections",
+		"maxConnectionIdleTime", "maxConnectionLifetime", "healthCheckInterval", "pollInterval", "keepChanges", "tls", "tls.certPath", "tls.disableSSLSNI",
+	} {
+		if err := r.Err(); err == nil || !strings.Contains(err.Error(), "store.postgres."+field+": ") {
+			t.Errorf("%s is not named in %v", field, err)
+		}
+	}
+	for mode, field := range map[string]string{"disable": "caPath", "verifyNone": "caPath", "on": "mode"} {
+		c.Store.Postgres.TLS = server.PostgresTLSConfig{Mode: mode, CAPath: file}
+		r = api.Report{}
+		c.Validate(&r)
+		if err := r.Err(); err == nil || !strings.Contains(err.Error(), "store.postgres.tls."+field+": ") {
+			t.Errorf("%s with %s is not named in %v", field, mode, err)
+		}
+	}
+}
+
 // running is the common parts of a control plane that run, with the API behind
 // an HTTP server.
 type running struct {

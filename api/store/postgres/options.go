@@ -200,7 +200,7 @@ func (o *Options) explain(err error) error {
 		fix = "check user, password or client certificate, and pg_hba.conf of the server"
 	case "3D000": // invalid_catalog_name
 		fix = fmt.Sprintf("create it: CREATE DATABASE %s OWNER %s", o.Database, o.User)
-	case "42501": // insufficient_privilege
+	case "42501", "3F000": // insufficient_privilege, invalid_schema_name
 		fix = fmt.Sprintf("let %s create tables there, or run `atoll migrate up` as a user who may and grant it the tables atoll_*", o.User)
 	default:
 		return err

@@ -72,7 +72,7 @@ func database(t testing.TB) postgres.Options {
 	admin := options(at, "postgres")
 	if name := ask[string](t, admin, `SELECT coalesce(min(datname), '') FROM pg_database
 		WHERE datname LIKE 'd%' AND datname NOT IN (SELECT datname FROM pg_stat_activity WHERE datname IS NOT NULL)`); name != "" {
-		run(t, options(at, name), "DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
+		run(t, options(at, name), "DROP SCHEMA public CASCADE", "CREATE SCHEMA public", "GRANT USAGE ON SCHEMA public TO PUBLIC")
 		return options(at, name)
 	}
 	shared.databases++

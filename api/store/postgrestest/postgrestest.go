@@ -136,8 +136,9 @@ func freePort() (uint16, error) {
 }
 
 func (s *Server) command(name string, args ...string) *exec.Cmd {
-	c := exec.Command(filepath.Join(s.bin, name), args...)
-	c.Dir, c.Env = s.Dir, append(os.Environ(), "LC_ALL=C")
+	// The shell is reachable for everybody; what it starts has the capability.
+	c := exec.Command("/bin/sh", append([]string{"-c", `exec "$0" "$@"`, filepath.Join(s.bin, name)}, args...)...)
+	c.Dir, c.Env = "/", append(os.Environ(), "LC_ALL=C")
 	c.SysProcAttr = unprivileged()
 	return c
 }
@@ -172,17 +173,16 @@ func (s *Server) Start() error {
 	}
 }
 
-// Freeze stops all processes of the server, as if the machine hung; Thaw lets
-// them go on.
+// Freeze stops all processes of the server, as if the machine hung.
 func (s *Server) Freeze() { s.signal(syscall.SIGSTOP) }
 
-// Thaw ends a Freeze.
+// Thaw lets them go on.
 func (s *Server) Thaw() { s.signal(syscall.SIGCONT) }
 
 // Kill kills all processes of the server at once, as if the machine lost them,
 // and returns when they are gone.
 func (s *Server) Kill() {
-	s.Freeze() // so that none sees another end
+	s.Freeze() // so that none is made meanwhile, or sees another end
 	family := s.signal(syscall.SIGKILL)
 	<-s.done
 	for len(family) > 0 {
@@ -191,15 +191,17 @@ func (s *Server) Kill() {
 	}
 }
 
-// signal returns whom it signalled: the server's processes are no group.
-func (s *Server) signal(sig syscall.Signal) []int {
+// signal returns whom it signalled beside the server itself: they are no group.
+func (s *Server) signal(sig syscall.Signal) (family []int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pid := s.cmd.Process.Pid
-	_ = syscall.Kill(pid, sig) // gone already is fine, here and below
-	family := children(pid)
-	for _, child := range family {
-		_ = syscall.Kill(child, sig)
+	if sig == syscall.SIGSTOP {
+		_ = syscall.Kill(pid, sig) // gone already is fine, here and below
+	}
+	family = children(pid)
+	for _, p := range append(family, pid) {
+		_ = syscall.Kill(p, sig)
 	}
 	return family
 }

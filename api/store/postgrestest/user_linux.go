@@ -10,8 +10,8 @@ import (
 
 const (
 	nobody = 65534
-	// capDACOverride lets the unprivileged user reach programs below directories
-	// that only root may enter. See capabilities(7).
+	// capDACOverride lets the unprivileged user reach programs and data below
+	// directories that only root may enter. See capabilities(7).
 	capDACOverride = 1
 )
 
