@@ -122,17 +122,17 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 	return header, err
 }
 
-func (c *Client) do(ctx context.Context, method, path string, query url.Values, body []byte, into any) (int, http.Header, error) {
+// request makes a request of the path, which comes escaped: names are a part of it.
+func (c *Client) request(ctx context.Context, method, path string, query url.Values, body []byte) (*http.Request, error) {
 	u := *c.base
-	// The path comes escaped: names are a part of it.
 	full, err := url.Parse(strings.TrimSuffix(u.EscapedPath(), "/") + path)
 	if err != nil {
-		return 0, nil, fmt.Errorf("%s %s: %w", method, path, err)
+		return nil, fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	u.Path, u.RawPath, u.RawQuery = full.Path, full.RawPath, query.Encode()
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
 	if err != nil {
-		return 0, nil, fmt.Errorf("%s %s: %w", method, path, err)
+		return nil, fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	req.Header.Set("User-Agent", c.agent)
 	if c.token != "" {
@@ -141,9 +141,26 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	return req, nil
+}
+
+// unreached is the error of a request without an answer. The address is said once.
+func (c *Client) unreached(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return fmt.Errorf("control plane at %s: %w", c.base, err)
+}
+
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, body []byte, into any) (int, http.Header, error) {
+	req, err := c.request(ctx, method, path, query, body)
+	if err != nil {
+		return 0, nil, err
+	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return 0, nil, fmt.Errorf("control plane at %s: %w", c.base, unwrapURL(err))
+		return 0, nil, c.unreached(err)
 	}
 	defer res.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
@@ -168,17 +185,10 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	return res.StatusCode, res.Header, nil
 }
 
-// unwrapURL takes away what says the address a second time.
-func unwrapURL(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
-	}
-	return err
-}
-
-// itemPath is the path of a resource, or of the list if name is empty.
-func itemPath(info api.Facts, mesh, name string) string {
+// Path is that of a resource, escaped, or of the list if name is empty; without
+// a mesh the list is that of all meshes.
+func Path(k api.AnyKind, mesh, name string) string {
+	info := k.Info()
 	path := "/" + info.Plural
 	if info.Scope == api.MeshScope && mesh != "" {
 		path = "/meshes/" + url.PathEscape(mesh) + path
@@ -203,9 +213,59 @@ const revisionHeader = "Atoll-Revision"
 
 // Apply creates or replaces the resource of a JSON document.
 func (c *Client) Apply(ctx context.Context, document []byte) (Applied, error) {
+	done, path, err := place(document)
+	if err != nil {
+		return done, err
+	}
+	var answer struct {
+		Warnings []string `json:"warnings"`
+	}
+	status, header, err := c.do(ctx, http.MethodPut, path, nil, document, &answer)
+	if err != nil {
+		return done, err
+	}
+	done.Created = status == http.StatusCreated
+	done.Warnings, done.Revision = answer.Warnings, revisionOf(header)
+	return done, nil
+}
+
+// ErrNoTrial: the control plane cannot tell what a write would do.
+var ErrNoTrial = errors.New("this control plane cannot try a change without making it")
+
+// try sends a write with ?dryRun=true, which what is not of this project would
+// take for a write.
+func (c *Client) try(ctx context.Context, method, path string, body []byte) (Trial, error) {
+	var trial Trial
+	root, err := c.Root(ctx)
+	if err != nil {
+		return trial, err
+	}
+	if root.AtollVersion == "" {
+		return trial, fmt.Errorf("%w: it is %s %s", ErrNoTrial, root.Product, root.Version)
+	}
+	_, err = c.Do(ctx, method, path, url.Values{"dryRun": {"true"}}, body, &trial)
+	return trial, err
+}
+
+// TryApply says what [Client.Apply] would do; nothing is written.
+func (c *Client) TryApply(ctx context.Context, document []byte) (Trial, error) {
+	_, path, err := place(document)
+	if err != nil {
+		return Trial{}, err
+	}
+	return c.try(ctx, http.MethodPut, path, document)
+}
+
+// TryDelete says what [Client.Delete] would do; nothing is deleted.
+func (c *Client) TryDelete(ctx context.Context, k api.AnyKind, mesh, name string) (Trial, error) {
+	return c.try(ctx, http.MethodDelete, Path(k, mesh, name), nil)
+}
+
+// place finds the resource of a document, and its path.
+func place(document []byte) (Applied, string, error) {
 	var d struct{ Type, Mesh, Name string }
 	if err := json.Unmarshal(document, &d); err != nil {
-		return Applied{}, fmt.Errorf("not a resource: %w", err)
+		return Applied{}, "", fmt.Errorf("not a resource: %w", err)
 	}
 	done := Applied{Kind: d.Type, Mesh: d.Mesh, Name: d.Name}
 	k, ok := api.ByName(d.Type)
@@ -220,21 +280,12 @@ func (c *Client) Apply(ctx context.Context, document []byte) (Applied, error) {
 		faults.At("mesh").Add("cannot be empty")
 	}
 	if err := faults.Err(); err != nil {
-		return done, err
+		return done, "", err
 	}
 	if k.Info().Scope == api.GlobalScope {
 		done.Mesh = ""
 	}
-	var answer struct {
-		Warnings []string `json:"warnings"`
-	}
-	status, header, err := c.do(ctx, http.MethodPut, itemPath(k.Info(), d.Mesh, d.Name), nil, document, &answer)
-	if err != nil {
-		return done, err
-	}
-	done.Created = status == http.StatusCreated
-	done.Warnings, done.Revision = answer.Warnings, revisionOf(header)
-	return done, nil
+	return done, Path(k, d.Mesh, d.Name), nil
 }
 
 func revisionOf(h http.Header) uint64 {
@@ -245,14 +296,14 @@ func revisionOf(h http.Header) uint64 {
 // Get returns the resource as JSON; [ErrNotFound] if there is none.
 func (c *Client) Get(ctx context.Context, k api.AnyKind, mesh, name string) (json.RawMessage, error) {
 	var out json.RawMessage
-	_, err := c.Do(ctx, http.MethodGet, itemPath(k.Info(), mesh, name), nil, nil, &out)
+	_, err := c.Do(ctx, http.MethodGet, Path(k, mesh, name), nil, nil, &out)
 	return out, err
 }
 
 // Delete deletes the resource and returns the revision of the store without
 // it; [ErrNotFound] if there is none.
 func (c *Client) Delete(ctx context.Context, k api.AnyKind, mesh, name string) (uint64, error) {
-	header, err := c.Do(ctx, http.MethodDelete, itemPath(k.Info(), mesh, name), nil, nil, nil)
+	header, err := c.Do(ctx, http.MethodDelete, Path(k, mesh, name), nil, nil, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -262,13 +313,29 @@ func (c *Client) Delete(ctx context.Context, k api.AnyKind, mesh, name string) (
 // List yields every resource of the kind in the mesh, or in all meshes if mesh
 // is empty, page by page. query may hold filters. An error is the last yield.
 func (c *Client) List(ctx context.Context, k api.AnyKind, mesh string, query url.Values) iter.Seq2[json.RawMessage, error] {
-	return c.Pages(ctx, itemPath(k.Info(), mesh, ""), query)
+	return c.Pages(ctx, Path(k, mesh, ""), query)
 }
 
 // Overviews is List with what is known of the resources at run time, for the
 // kinds that have overviews.
 func (c *Client) Overviews(ctx context.Context, k api.AnyKind, mesh string, query url.Values) iter.Seq2[json.RawMessage, error] {
-	return c.Pages(ctx, itemPath(k.Info(), mesh, "")+"/_overview", query)
+	return c.Pages(ctx, Path(k, mesh, "")+"/_overview", query)
+}
+
+// Page is a part of a list.
+type Page struct {
+	// Total is how many there are on all pages.
+	Total int               `json:"total"`
+	Items []json.RawMessage `json:"items"`
+	// Next is the address of the page after this one; nil: there is none.
+	Next *string `json:"next"`
+}
+
+// Page asks for one page of a list; query says which: size and offset.
+func (c *Client) Page(ctx context.Context, path string, query url.Values) (Page, error) {
+	var page Page
+	_, err := c.Do(ctx, http.MethodGet, path, query, nil, &page)
+	return page, err
 }
 
 // Pages yields the items of any list with pages.
@@ -281,11 +348,8 @@ func (c *Client) Pages(ctx context.Context, path string, query url.Values) iter.
 		ask.Set("size", strconv.Itoa(pageSize))
 		for offset := 0; ; offset += pageSize {
 			ask.Set("offset", strconv.Itoa(offset))
-			var page struct {
-				Items []json.RawMessage `json:"items"`
-				Next  *string           `json:"next"`
-			}
-			if _, err := c.Do(ctx, http.MethodGet, path, ask, nil, &page); err != nil {
+			page, err := c.Page(ctx, path, ask)
+			if err != nil {
 				yield(nil, err)
 				return
 			}

@@ -77,6 +77,25 @@ type Root struct {
 	AtollVersion string `json:"atollVersion"`
 }
 
+// Trial is what a write would do: the answer to one with ?dryRun=true.
+type Trial struct {
+	// Result is one of [Created], [Updated], [Unchanged] and [Deleted].
+	Result string `json:"result"`
+	// Document is the resource as it would be, or as it is before a deletion.
+	Document json.RawMessage `json:"document,omitempty"`
+	// Also is how many other resources a deletion takes away with this one.
+	Also     int      `json:"also,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Results of a write.
+const (
+	Created   = "created"
+	Updated   = "updated"
+	Unchanged = "unchanged"
+	Deleted   = "deleted"
+)
+
 // DataplaneTokenRequest asks for a token of a proxy; empty members bind it to
 // nothing.
 type DataplaneTokenRequest struct {

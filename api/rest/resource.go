@@ -252,6 +252,11 @@ func (s *server) put(k api.AnyKind) handler {
 		if err != nil {
 			return err
 		}
+		if dry, err := dryRun(r); err != nil {
+			return err
+		} else if dry {
+			return s.tryPut(w, k, doc, mesh, name)
+		}
 		var created bool
 		rev, err := s.write(r.Context(), func(snap *db.Snapshot) (ops []store.Op, same store.Revision, err error) {
 			ops, same, created, err = s.planPut(snap, k, doc, mesh, name)
@@ -482,20 +487,14 @@ func (s *server) delete(k api.AnyKind) handler {
 		if err != nil {
 			return err
 		}
+		if dry, err := dryRun(r); err != nil {
+			return err
+		} else if dry {
+			return s.tryDelete(w, s.DB.Snapshot(), k, mesh, name)
+		}
 		rev, err := s.write(r.Context(), func(snap *db.Snapshot) ([]store.Op, store.Revision, error) {
-			row, ok := k.RowNamed(snap, mesh, name)
-			if !ok {
-				id := api.LocalID(k, mesh, "", name, s.Site)
-				if c, stored := s.misunderstood(id); stored {
-					return []store.Op{{Record: store.Record{ID: id}, Delete: true, Expect: store.At(c.Revision)}}, 0, nil
-				}
-				return nil, 0, notFound("")
-			}
-			if err := s.ours(row.Head()); err != nil {
-				return nil, 0, err
-			}
-			more, err := s.alsoDeleted(snap, row)
-			return append(more, s.deletion(row)), 0, err
+			ops, err := s.planDelete(snap, k, mesh, name)
+			return ops, 0, err
 		})
 		if err != nil {
 			return err
@@ -511,12 +510,34 @@ func (s *server) delete(k api.AnyKind) handler {
 	}
 }
 
+// planDelete says which rows a deletion takes away, seen from the snapshot; that
+// of the name comes last.
+func (s *server) planDelete(snap *db.Snapshot, k api.AnyKind, mesh, name string) ([]store.Op, error) {
+	row, ok := k.RowNamed(snap, mesh, name)
+	if !ok {
+		id := api.LocalID(k, mesh, "", name, s.Site)
+		if c, stored := s.misunderstood(id); stored {
+			return []store.Op{{Record: store.Record{ID: id}, Delete: true, Expect: store.At(c.Revision)}}, nil
+		}
+		return nil, notFound("")
+	}
+	if err := s.ours(row.Head()); err != nil {
+		return nil, err
+	}
+	more, err := s.alsoDeleted(snap, row)
+	return append(more, s.deletion(row)), err
+}
+
 // warnings are what should be known about a row that is valid.
 func (s *server) warnings(k api.AnyKind, mesh, name string) []string {
 	row, ok := k.RowNamed(s.DB.Snapshot(), mesh, name)
 	if !ok {
 		return nil
 	}
+	return warningsOf(k, row)
+}
+
+func warningsOf(k api.AnyKind, row api.Row) []string {
 	var out []string
 	for _, p := range portsOf(row) {
 		if sni, ok := api.SNI(k, row.Head().ID, p.section); !ok {

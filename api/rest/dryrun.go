@@ -1,0 +1,78 @@
+package rest
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+
+	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/client"
+	"github.com/atoll-mesh/atoll/api/db"
+	"github.com/atoll-mesh/atoll/api/store"
+)
+
+// dryRun reports whether a write asks what it would do. A value that is not
+// understood is refused: the caller expects that nothing is written.
+func dryRun(r *http.Request) (bool, error) {
+	text := r.URL.Query().Get("dryRun")
+	if text == "" {
+		return false, nil
+	}
+	yes, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, invalid(api.Fault{Field: "dryRun", Reason: "must be true or false", Rule: api.RuleEnum, Choices: []string{"true", "false"}})
+	}
+	return yes, nil
+}
+
+// tryPut answers what a PUT of the document would do: all that judges a write
+// has its say, and nothing is written.
+func (s *server) tryPut(w http.ResponseWriter, k api.AnyKind, doc api.Document, mesh, name string) error {
+	snap := s.DB.Snapshot()
+	ops, _, created, err := s.planPut(snap, k, doc, mesh, name)
+	if err != nil {
+		return err
+	}
+	trial := client.Trial{Result: client.Unchanged}
+	row, _ := k.RowNamed(snap, mesh, name)
+	if len(ops) > 0 {
+		trial.Result = client.Updated
+		if created {
+			trial.Result = client.Created
+		}
+		row = s.wouldBe(k, ops[len(ops)-1])
+	}
+	if trial.Document, err = s.item(snap, k, row); err != nil {
+		return err
+	}
+	trial.Warnings = warningsOf(k, row)
+	WriteJSON(w, http.StatusOK, trial)
+	return nil
+}
+
+// wouldBe is the row that the write makes.
+func (s *server) wouldBe(k api.AnyKind, op store.Op) api.Row {
+	r := op.Record
+	m := api.Meta{ID: r.ID, Labels: r.Labels, Created: r.Created, Modified: r.Modified, Owner: r.Owner}
+	m.Core = api.CoreName(k, &m)
+	var judged api.Report // was empty when the write was planned
+	return k.Decode(m, r.Spec, false, &judged)
+}
+
+// tryDelete answers what a DELETE would take away beside the row.
+func (s *server) tryDelete(w http.ResponseWriter, snap *db.Snapshot, k api.AnyKind, mesh, name string) error {
+	ops, err := s.planDelete(snap, k, mesh, name)
+	if err != nil {
+		return err
+	}
+	trial := client.Trial{Result: client.Deleted, Also: len(ops) - 1}
+	if row, ok := k.RowNamed(snap, mesh, name); ok {
+		var document json.RawMessage
+		if document, err = s.item(snap, k, row); err != nil {
+			return err
+		}
+		trial.Document = document
+	}
+	WriteJSON(w, http.StatusOK, trial)
+	return nil
+}
