@@ -27,9 +27,9 @@ func dryRun(r *http.Request) (bool, error) {
 
 // tryPut answers what a PUT of the document would do: all that judges a write
 // has its say, and nothing is written.
-func (s *server) tryPut(w http.ResponseWriter, k api.AnyKind, doc api.Document, mesh, name string) error {
+func (s *server) tryPut(w http.ResponseWriter, r *http.Request, k api.AnyKind, doc api.Document, mesh, name string) error {
 	snap := s.DB.Snapshot()
-	ops, _, created, err := s.planPut(snap, k, doc, mesh, name)
+	ops, _, created, err := s.planPut(r, snap, k, doc, mesh, name)
 	if err != nil {
 		return err
 	}
@@ -60,8 +60,8 @@ func (s *server) wouldBe(k api.AnyKind, op store.Op) api.Row {
 }
 
 // tryDelete answers what a DELETE would take away beside the row.
-func (s *server) tryDelete(w http.ResponseWriter, snap *db.Snapshot, k api.AnyKind, mesh, name string) error {
-	ops, err := s.planDelete(snap, k, mesh, name)
+func (s *server) tryDelete(w http.ResponseWriter, r *http.Request, snap *db.Snapshot, k api.AnyKind, mesh, name string) error {
+	ops, err := s.planDelete(r, snap, k, mesh, name)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ func (s *server) infoRoutes() {
 		if err := s.readers(r); err != nil {
 			return err
 		}
-		if err := s.allow(r, s.Access.ControlPlaneMetadata, ""); err != nil {
+		if err := s.mayAct(r, s.Access.ControlPlaneMetadata, api.ActionViewControlPlaneState, auth.Subject{}); err != nil {
 			return err
 		}
 		WriteJSON(w, http.StatusOK, s.Config)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/auth"
 	"github.com/atoll-mesh/atoll/api/db"
 )
 
@@ -61,10 +62,11 @@ func (s *server) list(k api.AnyKind, v view) handler {
 			return s.watch(w, r, k, v, func(row api.Row) bool { return (all || row.Head().Mesh == mesh) && q.selects(row) })
 		}
 		body := page{Items: []json.RawMessage{}}
+		roles := auth.RolesInForce(snap)
 		// The walk goes on after the page only to count. What costs is to render,
 		// and that is done for the page alone.
 		for row := range k.Page(snap, mesh, all) {
-			if !q.selects(row) {
+			if !q.selects(row) || roles && !s.reads(r, snap, row) {
 				continue
 			}
 			if body.Total >= q.offset && len(body.Items) < q.size {

@@ -55,6 +55,9 @@ func (s *server) overviewItem(k api.AnyKind, v view) handler {
 		if !ok {
 			return notFound("")
 		}
+		if err := s.mayRow(r, snap, api.ActionRead, row); err != nil {
+			return err
+		}
 		body, err := v.render(snap, k, row)
 		if err != nil {
 			return err

@@ -118,6 +118,9 @@ func (s *server) get(k api.AnyKind) handler {
 
 // show answers with one row, in the format of the query.
 func (s *server) show(w http.ResponseWriter, r *http.Request, snap *db.Snapshot, k api.AnyKind, row api.Row) error {
+	if err := s.mayRow(r, snap, api.ActionRead, row); err != nil {
+		return err
+	}
 	var (
 		body json.RawMessage
 		err  error
@@ -255,11 +258,11 @@ func (s *server) put(k api.AnyKind) handler {
 		if dry, err := dryRun(r); err != nil {
 			return err
 		} else if dry {
-			return s.tryPut(w, k, doc, mesh, name)
+			return s.tryPut(w, r, k, doc, mesh, name)
 		}
 		var created bool
 		rev, err := s.write(r.Context(), func(snap *db.Snapshot) (ops []store.Op, same store.Revision, err error) {
-			ops, same, created, err = s.planPut(snap, k, doc, mesh, name)
+			ops, same, created, err = s.planPut(r, snap, k, doc, mesh, name)
 			return ops, same, err
 		})
 		if err != nil {
@@ -291,7 +294,7 @@ func (s *server) mayWrite(r *http.Request, info api.Facts) error {
 
 // planPut says which rows a document changes, seen from the snapshot. No ops
 // and no error: the row is so already, since revision same.
-func (s *server) planPut(snap *db.Snapshot, k api.AnyKind, doc api.Document, mesh, name string) (ops []store.Op, same store.Revision, created bool, err error) {
+func (s *server) planPut(r *http.Request, snap *db.Snapshot, k api.AnyKind, doc api.Document, mesh, name string) (ops []store.Op, same store.Revision, created bool, err error) {
 	now := s.Now().UTC()
 	old, exists := k.RowNamed(snap, mesh, name)
 	record := store.Record{Created: now, Modified: now}
@@ -320,6 +323,16 @@ func (s *server) planPut(snap *db.Snapshot, k api.AnyKind, doc api.Document, mes
 		return nil, 0, false, err
 	}
 	record.Labels, record.Spec = row.Head().Labels, row.Raw()
+	action := api.ActionCreate
+	if exists {
+		action = api.ActionUpdate
+		if err := s.mayRow(r, snap, action, old); err != nil {
+			return nil, 0, false, err
+		}
+	}
+	if err := s.mayRow(r, snap, action, row); err != nil {
+		return nil, 0, false, err
+	}
 	if exists {
 		head := old.Head()
 		if err := zoneKept(head.Labels, record.Labels); err != nil {
@@ -490,10 +503,10 @@ func (s *server) delete(k api.AnyKind) handler {
 		if dry, err := dryRun(r); err != nil {
 			return err
 		} else if dry {
-			return s.tryDelete(w, s.DB.Snapshot(), k, mesh, name)
+			return s.tryDelete(w, r, s.DB.Snapshot(), k, mesh, name)
 		}
 		rev, err := s.write(r.Context(), func(snap *db.Snapshot) ([]store.Op, store.Revision, error) {
-			ops, err := s.planDelete(snap, k, mesh, name)
+			ops, err := s.planDelete(r, snap, k, mesh, name)
 			return ops, 0, err
 		})
 		if err != nil {
@@ -512,7 +525,7 @@ func (s *server) delete(k api.AnyKind) handler {
 
 // planDelete says which rows a deletion takes away, seen from the snapshot; that
 // of the name comes last.
-func (s *server) planDelete(snap *db.Snapshot, k api.AnyKind, mesh, name string) ([]store.Op, error) {
+func (s *server) planDelete(r *http.Request, snap *db.Snapshot, k api.AnyKind, mesh, name string) ([]store.Op, error) {
 	row, ok := k.RowNamed(snap, mesh, name)
 	if !ok {
 		id := api.LocalID(k, mesh, "", name, s.Site)
@@ -520,6 +533,9 @@ func (s *server) planDelete(snap *db.Snapshot, k api.AnyKind, mesh, name string)
 			return []store.Op{{Record: store.Record{ID: id}, Delete: true, Expect: store.At(c.Revision)}}, nil
 		}
 		return nil, notFound("")
+	}
+	if err := s.mayRow(r, snap, api.ActionDelete, row); err != nil {
+		return nil, err
 	}
 	if err := s.ours(row.Head()); err != nil {
 		return nil, err

@@ -126,6 +126,10 @@ type Endpoint struct {
 	Grant func(auth.Access) auth.Grant
 	// Doc describes it in GET /openapi; its Pattern is not looked at.
 	Doc openapi.Operation
+	// Action is what roles call it, where they are in force: on the Dataplane of
+	// {mesh} and {name} in the pattern, or on the control plane without them.
+	// Empty: the grant decides.
+	Action api.Action
 	// Handle answers. An error that is a *[Problem] is sent as it is; others as
 	// the table of errors has them.
 	Handle func(http.ResponseWriter, *http.Request) error
@@ -232,7 +236,11 @@ func (s *server) extra(e Endpoint) {
 			grant = e.Grant(s.Access)
 		}
 		if !e.Open {
-			if err := s.allow(r, grant, ""); err != nil {
+			var on auth.Subject
+			if name := r.PathValue("name"); name != "" {
+				on = auth.Subject{Kind: api.Dataplanes.Name, Mesh: r.PathValue("mesh"), Name: name}
+			}
+			if err := s.mayAct(r, grant, e.Action, on); err != nil {
 				return err
 			}
 		}

@@ -77,7 +77,7 @@ func sendToken(w http.ResponseWriter, token string, err error) error {
 
 func (s *server) dataplaneToken(w http.ResponseWriter, r *http.Request) error {
 	if UserOf(r).IsAnonymous() {
-		if err := s.allow(r, s.Access.GenerateDpToken, ""); err != nil {
+		if err := s.mayAct(r, s.Access.GenerateDpToken, api.ActionGenerateDataplane, auth.Subject{}); err != nil {
 			return err // before the body is read
 		}
 	}
@@ -96,7 +96,11 @@ func (s *server) dataplaneToken(w http.ResponseWriter, r *http.Request) error {
 	if err := wrongRequest(&report); err != nil {
 		return err
 	}
-	if err := s.allow(r, s.Access.GenerateDpToken, ""); err != nil {
+	on := auth.Subject{Kind: api.Dataplanes.Name, Mesh: q.Mesh, Name: q.Name}
+	if q.Workload != "" {
+		on.Labels = map[string]string{api.LabelWorkload: q.Workload}
+	}
+	if err := s.mayAct(r, s.Access.GenerateDpToken, api.ActionGenerateDataplane, on); err != nil {
 		return err
 	}
 	claims := auth.DataplaneClaims{Name: q.Name, Mesh: q.Mesh, Tags: q.Tags, Type: q.Type, Workload: q.Workload}
@@ -105,7 +109,7 @@ func (s *server) dataplaneToken(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *server) zoneToken(w http.ResponseWriter, r *http.Request) error {
-	if err := s.allow(r, s.Access.GenerateZoneToken, ""); err != nil {
+	if err := s.mayAct(r, s.Access.GenerateZoneToken, api.ActionGenerateZone, auth.Subject{}); err != nil {
 		return err
 	}
 	if s.Site.Federated {
@@ -125,7 +129,7 @@ func (s *server) zoneToken(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *server) userToken(w http.ResponseWriter, r *http.Request) error {
-	if err := s.allow(r, s.Access.GenerateUserToken, ""); err != nil {
+	if err := s.mayAct(r, s.Access.GenerateUserToken, api.ActionGenerateUser, auth.Subject{}); err != nil {
 		return err
 	}
 	var q client.UserTokenRequest

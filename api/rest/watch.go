@@ -107,6 +107,8 @@ func (s *server) watch(w http.ResponseWriter, r *http.Request, k api.AnyKind, v 
 	if err != nil {
 		return err
 	}
+	selects := match
+	match = func(row api.Row) bool { return selects(row) && s.reads(r, s.DB.Snapshot(), row) }
 	one := watching{
 		server: s, k: k, v: v,
 		watcher: &watcher{kind: k.Info().Name, match: match, wake: make(chan struct{}, 1), dirty: map[string]stale{}},

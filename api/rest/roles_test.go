@@ -1,0 +1,87 @@
+package rest_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/auth"
+	"github.com/atoll-mesh/atoll/api/rest"
+)
+
+func TestRolesDecideOnceThereIsABinding(t *testing.T) {
+	p := newPlane(t, atZone, func(o *rest.Options) {
+		o.Extra = []rest.Endpoint{{
+			Pattern: "GET /meshes/{mesh}/dataplanes/{name}/stats", Grant: func(a auth.Access) auth.Grant { return a.ViewStats }, Action: api.ActionViewStats,
+			Handle: func(w http.ResponseWriter, r *http.Request) error { rest.WriteJSON(w, 200, "stats"); return nil },
+		}}
+	})
+	p.mesh("shop")
+	p.mesh("bank")
+	p.want(201, "PUT", "/meshes/shop/meshtimeouts/theirs", timeout("shop", "theirs"))
+	p.want(201, "PUT", "/meshes/bank/meshtimeouts/b", timeout("bank", "b"))
+	token, err := auth.IssueUser(p.db.Snapshot(), start, auth.User{Name: "ann", Groups: []string{"web"}}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ann := func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }
+	const dp = `{"mesh":"shop","name":"web-1","workload":"web"}`
+	p.want(200, "GET", "/meshes/bank/meshtimeouts/b", "", ann)
+	p.want(403, "POST", "/tokens/dataplane", dp, ann)
+	p.want(200, "GET", "/meshes/shop/dataplanes/web-1/stats", "", ann)
+	watch := p.watch("/meshtimeouts?watch=true", ann)
+	watch.want("reset b theirs")
+
+	p.want(201, "PUT", "/access-roles/web", `{"type":"AccessRole","name":"web","spec":{"rules":[
+		{"types":["MeshTimeout"],"mesh":"shop","access":["READ"]},
+		{"types":["MeshTimeout"],"mesh":"shop","access":["CREATE","UPDATE","DELETE"],"when":[{"targetRef":{"kind":"Dataplane","labels":{"app":"web"}}}]},
+		{"types":["Mesh"],"access":["READ"]},
+		{"types":["Secret"],"access":["READ"]},
+		{"access":["GENERATE_DATAPLANE_TOKEN"],"mesh":"shop","when":[{"labels":{"kuma.io/workload":"web"}}]}]}}`)
+	p.want(201, "PUT", "/access-role-bindings/web", `{"type":"AccessRoleBinding","name":"web","spec":{"subjects":[{"type":"Group","name":"web"}],"roles":["web"]}}`)
+
+	ours := `{"type":"MeshTimeout","mesh":"shop","name":"ours","spec":{"targetRef":{"kind":"Dataplane","labels":{"app":"web"}},"to":[{"targetRef":{"kind":"Mesh"},"default":{"idleTimeout":"1m"}}]}}`
+	for _, c := range []struct {
+		status             int
+		method, path, body string
+	}{
+		{200, "GET", "/meshes/shop/meshtimeouts/theirs", ""},
+		{403, "GET", "/meshes/bank/meshtimeouts/b", ""},
+		{403, "GET", "/_kri/kri_mt_bank_east__b_", ""},
+		{404, "GET", "/meshes/shop/meshtimeouts/none", ""},
+		{201, "PUT", "/meshes/shop/meshtimeouts/ours", ours},
+		{403, "PUT", "/meshes/shop/meshtimeouts/more", timeout("shop", "more")},
+		{403, "PUT", "/meshes/shop/meshtimeouts/ours", timeout("shop", "ours")}, // what it would become is not theirs
+		{403, "DELETE", "/meshes/shop/meshtimeouts/theirs", ""},
+		{200, "DELETE", "/meshes/shop/meshtimeouts/ours", ""},
+		{403, "GET", "/meshes/shop/secrets", ""}, // static access goes before
+		{403, "PUT", "/access-roles/web", `{"type":"AccessRole","name":"web","spec":{"rules":[{"access":["DELETE"]}]}}`},
+		{200, "POST", "/tokens/dataplane", dp},
+		{403, "POST", "/tokens/dataplane", `{"mesh":"shop","name":"web-1"}`},
+		{403, "POST", "/tokens/dataplane", `{"mesh":"bank","workload":"web"}`},
+		{403, "POST", "/tokens/user", `{"name":"root","validFor":"1h"}`},
+		{403, "GET", "/meshes/shop/dataplanes/web-1/stats", ""},
+		{403, "GET", "/config", ""},
+	} {
+		if r := p.do(c.method, c.path, c.body, ann); r.status != c.status {
+			t.Errorf("%s %s: %d, want %d: %s", c.method, c.path, r.status, c.status, r.text)
+		}
+	}
+	if list := p.want(200, "GET", "/meshtimeouts", "", ann).json(t); list["total"] != 1.0 || at(list, "items.0.name") != "theirs" {
+		t.Errorf("%v", list)
+	}
+	p.want(200, "GET", "/meshes/bank/meshtimeouts/b", "") // administrators are never locked out
+	p.want(200, "PUT", "/meshes/bank/meshtimeouts/b", strings.Replace(timeout("bank", "b"), "30m", "7m", 1))
+	p.want(200, "PUT", "/meshes/shop/meshtimeouts/theirs", strings.Replace(timeout("shop", "theirs"), "30m", "7m", 1))
+	for {
+		e, ok := watch.next()
+		if !ok || e.text() == "put b" {
+			t.Fatalf("a watch tells of what may not be read: %+v", e)
+		}
+		if e.text() == "put theirs" {
+			break
+		}
+	}
+}
