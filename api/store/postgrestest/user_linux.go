@@ -10,8 +10,8 @@ import (
 
 const (
 	nobody = 65534
-	// capDACOverride lets the unprivileged user reach programs and data below
-	// directories that only root may enter. See capabilities(7).
+	// capDACOverride lets the unprivileged user read files of the tests, such as
+	// certificates, that only root may. See capabilities(7).
 	capDACOverride = 1
 )
 
@@ -44,6 +44,17 @@ func stat(pid string) (state byte, parent int) {
 	}
 	parent, _ = strconv.Atoi(string(fields[1]))
 	return fields[0][0], parent
+}
+
+// reachable reports whether the unprivileged user may run what is in the
+// directory.
+func reachable(dir string) bool {
+	for up := dir; os.Geteuid() == 0 && up != "/"; up = filepath.Dir(up) {
+		if info, err := os.Stat(up); err != nil || info.Mode()&1 == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func children(pid int) (out []int) {
