@@ -94,19 +94,19 @@ func checkMatches(matches []Match, rule *Report) (byCaller bool) {
 	for i, m := range matches {
 		at := rule.Index("matches", i)
 		checkMatch(m, at)
-		if m.SpiffeID == nil && m.SNI == nil {
+		if m.SpiffeID == nil && m.SNI == nil && m.Caller == nil {
 			at.Add("must specify at least one of 'spiffeID' or 'sni'")
 		}
-		byCaller = byCaller || m.SpiffeID != nil
+		byCaller = byCaller || m.SpiffeID != nil || m.Caller != nil
 	}
 	return byCaller
 }
 
 // checkToOrRules: a policy is about calls that its proxies make or about calls
-// that they get.
-func checkToOrRules(to, rules int, r *Report) {
+// that they get; older forms may say both.
+func checkToOrRules(top *TargetRef, to, rules int, r *Report) {
 	switch {
-	case to > 0 && rules > 0:
+	case to > 0 && rules > 0 && !top.wasFrom():
 		r.Add("fields 'to' must be empty when 'rules' is defined")
 	case to == 0 && rules == 0:
 		r.Add("at least one of 'to' or 'rules' has to be defined")

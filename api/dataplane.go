@@ -41,8 +41,6 @@ type EnvoyAdmin struct {
 
 // Inbound is a port of the workload.
 type Inbound struct {
-	_ struct{} `gone:"tags" use:"labels of the Dataplane, and protocol of the inbound"`
-
 	// Name is the section by which policies and services name it; the port as
 	// text when empty.
 	Name string `json:"name,omitempty"`
@@ -53,8 +51,11 @@ type Inbound struct {
 	// Port and Address when unset.
 	ServicePort    uint32 `json:"servicePort,omitempty" max:"65535"`
 	ServiceAddress string `json:"serviceAddress,omitempty"`
-	// Protocol is grpc, http, http2, tcp; also read: tls, mysql. Empty: tcp.
+	// Protocol is grpc, http, http2, tcp; also read: tls, mysql. Empty: the tag
+	// kuma.io/protocol, else tcp.
 	Protocol string `json:"protocol,omitempty"`
+	// Tags are of older releases; see [Tag]. Labels of the Dataplane replace them.
+	Tags map[string]string `json:"tags,omitempty"`
 	// State Ignored cannot be called, but has an identity.
 	State        string        `json:"state,omitempty" enum:"Ready,NotReady,Ignored" default:"Ready"`
 	Health       *Health       `json:"health,omitempty"`
@@ -96,6 +97,8 @@ type OutboundBackendRef struct {
 	Name   string            `json:"name,omitempty"`
 	Port   uint32            `json:"port,omitempty" max:"65535"`
 	Labels map[string]string `json:"labels,omitempty"`
+	// Older means the first port of the service, if there is no Port.
+	Older *OlderRef `json:"older,omitempty" meant:"true"`
 }
 
 // Gateway marks the proxy of a gateway of the user's own: traffic into it is
@@ -150,9 +153,10 @@ var Dataplanes = newKind(Kind[Dataplane]{
 		Name: "Dataplane", Plural: "dataplanes", Short: "dp", Scope: MeshScope, Flow: Up,
 		Flat: true, ZoneOnly: true,
 	},
+	Upgrade: upgradeOutbounds,
 	Default: func(s *Dataplane) {
 		for i, in := range s.Networking.Inbound {
-			s.Networking.Inbound[i].Protocol = strings.ToLower(in.Protocol)
+			s.Networking.Inbound[i].Protocol = strings.ToLower(cmp.Or(in.Protocol, in.Tags[LabelProtocol]))
 			if in.ServiceProbe != nil && in.Health == nil {
 				s.Networking.Inbound[i].Health = &Health{}
 			}
@@ -304,6 +308,7 @@ func (n *Networking) checkListeners(r *Report) {
 func (in *Inbound) check(r *Report) {
 	checkIP(in.Address, r.At("address"))
 	checkIP(in.ServiceAddress, r.At("serviceAddress"))
+	checkTags(in.Tags, r)
 	switch strings.ToLower(in.Protocol) {
 	case "", "grpc", "http", "http2", "tcp", "tls", "mysql":
 	default:
@@ -335,7 +340,7 @@ func (out *Outbound) check(r *Report) {
 	if ref.Name == "" && len(ref.Labels) == 0 {
 		at.Add("either 'name' or 'labels' must be set")
 	}
-	if ref.Port == 0 && ref.Kind != RefExternalService {
+	if ref.Port == 0 && ref.Kind != RefExternalService && ref.Older == nil {
 		at.At("port").Add("port must be in the range [1, 65535]")
 	}
 }
@@ -347,8 +352,15 @@ func (g *Gateway) check(r *Report) {
 	if g.Tags[LabelService] == "" {
 		r.Key("tags", LabelService).Add("tag has to exist")
 	}
-	for _, name := range sortedKeys(g.Tags) {
-		value, at := g.Tags[name], r.Key("tags", name)
+	checkTags(g.Tags, r)
+	if p := g.Tags[LabelProtocol]; p != "" && p != "tcp" {
+		r.Key("tags", LabelProtocol).Add("other values than TCP are not allowed")
+	}
+}
+
+func checkTags(tags map[string]string, r *Report) {
+	for _, name := range sortedKeys(tags) {
+		value, at := tags[name], r.Key("tags", name)
 		switch {
 		case value == "":
 			at.Add("tag value cannot be empty")
@@ -356,8 +368,6 @@ func (g *Gateway) check(r *Report) {
 			at.Add("tag name must consist of alphanumeric characters, dots, dashes, slashes, colons and underscores")
 		case !tagValue.MatchString(value):
 			at.Add("tag value must consist of alphanumeric characters, dots, dashes, colons and underscores")
-		case name == LabelProtocol && value != "tcp":
-			at.Add("other values than TCP are not allowed")
 		}
 	}
 }

@@ -23,8 +23,8 @@ func (k *Kind[S]) Decode(m Meta, spec json.RawMessage, strict bool, r *Report) R
 		at.Add("must be an object: %v", err)
 		return o
 	}
-	if k.Upgrade != nil {
-		k.Upgrade(tree, at)
+	if k.upgrade(m.Mesh, tree, at) {
+		defer r.rename(before, at.At("rules").Path(), at.At("from").Path())
 	}
 	meaning := &Report{up: at}
 	for _, path := range checkShape(k.shape, tree, strict, k.Flat, at, meaning) {
@@ -57,6 +57,17 @@ func (k *Kind[S]) read(o *Object[S], tree map[string]any, r *Report) {
 	if k.Validate != nil {
 		k.Validate(&o.Meta, &o.Spec, r)
 	}
+}
+
+// upgrade turns older forms into the newer; from as of [upgradePolicy].
+func (k *Kind[S]) upgrade(mesh string, tree map[string]any, r *Report) (from bool) {
+	if k.Policy != nil {
+		from = upgradePolicy(k.Facts, mesh, tree, r)
+	}
+	if k.Upgrade != nil {
+		k.Upgrade(tree, r)
+	}
+	return from
 }
 
 // readTree keeps numbers as they are written, so that no digit is lost.
@@ -125,7 +136,10 @@ func ParseDocument(body []byte, r *Report) (Document, AnyKind) {
 		return d, nil
 	}
 	k, ok := ByName(d.Type)
-	if !ok {
+	if use, removed := Replacement(d.Type); !ok && removed {
+		r.At("type").Add("kind %q is no longer supported; use %s", d.Type, use)
+		return d, nil
+	} else if !ok {
 		r.At("type").Misnamed(d.Type, kindNames(), "unknown kind %q", d.Type)
 		return d, nil
 	}

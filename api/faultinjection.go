@@ -62,7 +62,7 @@ type BandwidthFault struct {
 var MeshFaultInjections = newKind(Kind[MeshFaultInjection]{
 	Facts: Facts{
 		Name: "MeshFaultInjection", Plural: "meshfaultinjections", Short: "mfi", Scope: MeshScope, Flow: Down | Up | Across,
-		Policy: &PolicyInfo{To: true, Rules: true},
+		Policy: &PolicyInfo{To: true, Rules: true, Callers: true},
 	},
 	Cross:    crossesAsProducer,
 	Validate: validateFaultInjection,

@@ -60,7 +60,11 @@ const (
 )
 
 // PolicyInfo says which shape a policy has (contract: support matrix).
-type PolicyInfo struct{ To, Rules, Single bool }
+type PolicyInfo struct {
+	To, Rules, Single bool
+	// Callers: the older form `from` may select callers.
+	Callers bool
+}
 
 // ZoneWritable reports whether zones may originate rows of the kind.
 func (i Facts) ZoneWritable() bool { return !i.GlobalOnly && i.Name != "Mesh" }

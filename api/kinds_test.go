@@ -136,10 +136,6 @@ func TestBadDocuments(t *testing.T) {
 		{`{type: Secret, mesh: SHOP, name: key, data: "%"}`, []string{
 			"mesh: invalid characters. Valid characters are numbers, lowercase latin letters and '-', '_', '.' symbols.", "data: must be bytes in base64"}},
 
-		// What was once a field.
-		{dataplane(`address: 10.0.0.1, inbound: [{port: 80, tags: {kuma.io/service: a}}]`), []string{
-			"networking.inbound[0].tags: is no longer supported; use labels of the Dataplane, and protocol of the inbound"}},
-
 		// Names that are nearly right.
 		{dataplane(`address: 10.0.0.1, transparent_proxying: {}`), []string{
 			`networking.transparent_proxying: unknown field; did you mean "transparentProxying"?`}},

@@ -27,7 +27,7 @@ type PermissionConf struct {
 var MeshTrafficPermissions = newKind(Kind[MeshTrafficPermission]{
 	Facts: Facts{
 		Name: "MeshTrafficPermission", Plural: "meshtrafficpermissions", Short: "mtp", Scope: MeshScope, Flow: Down | Up | Across,
-		Policy: &PolicyInfo{Rules: true},
+		Policy: &PolicyInfo{Rules: true, Callers: true},
 	},
 	Cross:    crossesAsProducer,
 	Validate: validatePermission,

@@ -5,6 +5,8 @@ import "time"
 // MeshRateLimit limits how often a proxy is called. Each proxy counts for
 // itself.
 type MeshRateLimit struct {
+	_ struct{} `gone:"from" use:"rules"`
+
 	// TargetRef nil is the whole mesh.
 	TargetRef *TargetRef          `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
 	To        []MeshRateLimitTo   `json:"to,omitempty"`
@@ -77,8 +79,8 @@ var MeshRateLimits = newKind(Kind[MeshRateLimit]{
 
 func validateRateLimit(_ *Meta, s *MeshRateLimit, r *Report) {
 	checkTop(s.TargetRef, len(s.Rules) > 0, r.At("targetRef"))
-	checkToOrRules(len(s.To), len(s.Rules), r)
-	if whole := s.TargetRef == nil || s.TargetRef.Kind == RefMesh; whole && len(s.Rules) > 0 {
+	checkToOrRules(s.TargetRef, len(s.To), len(s.Rules), r)
+	if whole := s.TargetRef == nil || s.TargetRef.Kind == RefMesh; whole && len(s.Rules) > 0 && !s.TargetRef.wasFrom() {
 		r.At("rules").Add("must not be defined")
 	} else if !whole && len(s.To) > 0 {
 		r.At("to").Add("must not be defined")

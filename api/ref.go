@@ -4,13 +4,15 @@ package api
 type TargetRef struct {
 	_ struct{} `gone:"name,namespace" use:"labels kuma.io/display-name and k8s.kuma.io/namespace"`
 	_ struct{} `gone:"tags" use:"labels"`
-	_ struct{} `gone:"mesh,proxyTypes" use:""`
+	_ struct{} `gone:"proxyTypes" use:""`
 
 	Kind   string            `json:"kind" req:"true"`
 	Labels map[string]string `json:"labels,omitempty"`
 	// SectionName is an inbound or listener of a Dataplane, or a port of a
 	// service: its name, or its number as text when it has none.
 	SectionName string `json:"sectionName,omitempty"`
+	// Older is set by older forms; nil: none.
+	Older *OlderRef `json:"older,omitempty" meant:"true"`
 }
 
 // Kinds that a reference may name.
@@ -27,7 +29,6 @@ const (
 type BackendRef struct {
 	_ struct{} `gone:"name,namespace" use:"labels kuma.io/display-name and k8s.kuma.io/namespace"`
 	_ struct{} `gone:"tags" use:"labels"`
-	_ struct{} `gone:"mesh" use:""`
 
 	Kind        string            `json:"kind" req:"true" enum:"MeshService,MeshExternalService,MeshMultiZoneService"`
 	Labels      map[string]string `json:"labels,omitempty"`
@@ -36,6 +37,8 @@ type BackendRef struct {
 	Weight *uint `json:"weight,omitempty" min:"0" max:"4294967295"`
 	// Port is the number of the port, if SectionName does not name it.
 	Port uint32 `json:"port,omitempty" min:"1" max:"65535"`
+	// Older means the first port of the service, if no port is named.
+	Older *OlderRef `json:"older,omitempty" meant:"true"`
 }
 
 // TelemetryRef names a collector of logs, traces or metrics.
@@ -51,6 +54,9 @@ type TelemetryRef struct {
 type Match struct {
 	SpiffeID *SpiffeIDMatch `json:"spiffeID,omitempty"`
 	SNI      *SNIMatch      `json:"sni,omitempty"`
+	// Caller is set by older forms, alone; nil: none. Who does not resolve it must
+	// treat the match as one that nobody meets.
+	Caller *Caller `json:"caller,omitempty" meant:"true"`
 }
 
 // SpiffeIDMatch matches the SPIFFE ID in the caller's certificate.

@@ -102,6 +102,16 @@ func (r *Report) Misnamed(name string, choices []string, format string, args ...
 // Faults returns all that was noted, in order.
 func (r *Report) Faults() []Fault { return r.top().faults }
 
+// rename tells faults noted since the given number of another path than the one
+// they were found under.
+func (r *Report) rename(since int, old, written string) {
+	for i, f := range r.Faults()[since:] {
+		if rest, ok := strings.CutPrefix(f.Field, old); ok {
+			r.Faults()[since+i].Field = written + rest
+		}
+	}
+}
+
 // Unknown lists the paths, from the spec, that a decoding that is not strict has
 // met and no field matches.
 func (r *Report) Unknown() []string { return r.top().unknown }

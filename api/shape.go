@@ -30,6 +30,7 @@ import (
 //	when:"A"             a member of a union: there if, and only if, the field type is A
 //	union:"backend"      on a blank field: what messages call the union
 //	gone:"a,b" use:"c"   on a blank field: older names, refused with the replacement
+//	meant:"true"         set by an upgrade only; to people there is no such field
 //
 // What breaks above, range or when has the right shape but no meaning: it does
 // not keep the rest from being judged.
@@ -58,6 +59,7 @@ type Shape struct {
 	pattern  *regexp.Regexp
 	enumFrom int
 	union    string
+	meant    []string // fields that only an upgrade sets
 	ranged   bool
 	fits     func(float64) bool // into the Go type
 	leaf     reflect.Type       // has its own JSON form
@@ -164,6 +166,10 @@ func structShape(t reflect.Type) *Shape {
 			continue
 		}
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if f.Tag.Get("meant") == "true" {
+			s.meant = append(s.meant, name)
+			continue
+		}
 		s.Fields = append(s.Fields, Field{
 			Name: name, Doc: docs[t.Name()+"."+f.Name], Required: f.Tag.Get("req") == "true", When: f.Tag.Get("when"), Shape: tagged(shapeOf(f.Type), f),
 		})
@@ -249,7 +255,7 @@ func (c *checker) object(s *Shape, tree map[string]any, r *Report) {
 			tree[name] = c.value(s.Elem, tree[name], r.Key("", name))
 			continue
 		}
-		if s.field(name) != nil {
+		if _, ok := tree[name].(meant); s.field(name) != nil || ok && slices.Contains(s.meant, name) {
 			continue
 		}
 		delete(tree, name) // else encoding/json would match it by another case

@@ -50,7 +50,7 @@ var MeshTimeouts = newKind(Kind[MeshTimeout]{
 
 func validateTimeout(_ *Meta, s *MeshTimeout, r *Report) {
 	checkTop(s.TargetRef, len(s.Rules) > 0, r.At("targetRef"))
-	checkToOrRules(len(s.To), len(s.Rules), r)
+	checkToOrRules(s.TargetRef, len(s.To), len(s.Rules), r)
 	kinds := []string{RefMesh, RefService, RefExternalService, RefMultiZoneService, RefHTTPRoute}
 	for i, to := range s.To {
 		at := r.Index("to", i)

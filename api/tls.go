@@ -5,6 +5,8 @@ import "slices"
 // MeshTLS says which TLS the proxies of a mesh speak with each other. Only
 // proxies that have an identity can.
 type MeshTLS struct {
+	_ struct{} `gone:"from" use:"rules"`
+
 	// TargetRef nil is the whole mesh.
 	TargetRef *TargetRef    `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
 	Rules     []MeshTLSRule `json:"rules,omitempty"`

@@ -32,7 +32,71 @@ func WorkloadOf(dp *Object[Dataplane]) string {
 	if g := dp.Spec.Networking.Gateway; g != nil {
 		tag = g.Tags[LabelService]
 	}
+	for _, in := range dp.Spec.Networking.Inbound {
+		tag = cmp.Or(tag, in.Tags[LabelService])
+	}
 	return cmp.Or(dp.Labels[LabelWorkload], dp.Labels[LabelService], tag, dp.Name)
+}
+
+// TagProxyType is a tag that every proxy has without saying so, with one of
+// these values.
+const (
+	TagProxyType = "kuma.io/proxy-type"
+	ProxySidecar = "sidecar"
+	ProxyGateway = "gateway"
+)
+
+// Tag is the value of one tag of an inbound, or of the proxy if in is nil, by
+// which older forms select it: what its tags say, else the labels, else what
+// follows from the Dataplane.
+func Tag(dp *Object[Dataplane], in *Inbound, name string) string {
+	gateway := dp.Spec.Networking.Gateway
+	if name == TagProxyType {
+		if gateway != nil {
+			return ProxyGateway
+		}
+		return ProxySidecar
+	}
+	var written, follows string
+	switch {
+	case in != nil:
+		written = in.Tags[name]
+	case gateway != nil:
+		written = gateway.Tags[name]
+	}
+	switch name {
+	case LabelService:
+		follows = WorkloadOf(dp)
+	case LabelZone:
+		follows = dp.Zone
+	case LabelDisplayName:
+		follows = dp.Name
+	case LabelProtocol:
+		if in != nil {
+			follows = in.AppProtocol()
+		}
+	}
+	return cmp.Or(written, dp.Labels[name], follows)
+}
+
+// HasTags reports whether the proxy carries all the tags: one of its inbounds
+// does, or itself if it has none.
+func HasTags(dp *Object[Dataplane], tags map[string]string) bool {
+	carries := func(in *Inbound) bool {
+		for name, value := range tags {
+			if Tag(dp, in, name) != value {
+				return false
+			}
+		}
+		return true
+	}
+	inbounds := dp.Spec.Networking.Inbound
+	for i := range inbounds {
+		if carries(&inbounds[i]) {
+			return true
+		}
+	}
+	return len(inbounds) == 0 && carries(nil)
 }
 
 // SelectIdentity returns the identity that applies to a proxy with the labels:

@@ -186,6 +186,20 @@ func TestCost(t *testing.T) {
 			Ran:  ran{"permissions": 1, "server-keys": 1, "permissions-in": 100, "inbound": 10, "encode.inbound": 10},
 			Sent: sent{"LDS +1": 10}, Proxies: 10,
 		})
+		p.put("global", "type: MeshTrafficPermission\nmesh: default\nname: older\nspec:\n  targetRef: {kind: Dataplane, labels: {app: s009}}\n"+
+			"  from: [{targetRef: {kind: MeshSubset, tags: {app: s010}}, default: {action: Allow}}]\n")
+		// Who carries a tag is asked of each Dataplane and of each service of another zone, once.
+		m.expect("a permission that names callers by tags", cost{
+			Ran:  ran{"permissions": 1, "server-keys": 1, "permissions-in": 100, "callers": 1, "caller": 1201, "labelled": 2, "inbound": 10, "encode.inbound": 10},
+			Sent: sent{"LDS +1": 10}, Proxies: 10,
+		})
+		p.put("east", costly(10, 3, false))
+		// That it still carries the tag, and calls by the same ID, is all that the permission hears of it.
+		m.expect("one of these callers becomes unhealthy", cost{
+			Ran: ran{"identity": 1, "proxy": 1, "inbound": 1, "inbound-cluster": 1, "servers-of": 1, "members": 1, "endpoints": 1, "encode.endpoints": 1,
+				"labelled": 1, "caller": 1},
+			Sent: sent{"EDS +1": 40}, Proxies: 40,
+		})
 		p.write(func(tx *db.Tx) {
 			for s := range services {
 				for i := range proxies / services {

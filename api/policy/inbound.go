@@ -58,7 +58,7 @@ func CatchAll[C any](rules []InboundRule[C]) (rule Rule[C], ok bool) {
 	return NewRule(steps), len(steps) > 0
 }
 
-func everyone(m api.Match) bool { return m.SpiffeID == nil && m.SNI == nil }
+func everyone(m api.Match) bool { return m.SpiffeID == nil && m.SNI == nil && m.Caller == nil }
 
 func vagueness(m api.Match) int {
 	v := 4
@@ -105,22 +105,76 @@ type Permissions struct {
 	Deny, Allow, AllowWithShadowDeny []Permission
 }
 
-// PermissionsFor collects the permissions of one inbound or listener.
-func PermissionsFor(selected []Selected[api.MeshTrafficPermission], section string) Permissions {
+// Callers returns the SPIFFE IDs of the proxies that carry the tags: those by
+// which only such proxies call, and those that others share.
+type Callers func(tags map[string]string) (own, shared []string)
+
+// PermissionsFor collects the permissions of one inbound or listener. Those in
+// the older form, which name callers by tags, become exact SPIFFE IDs: an ID that
+// others share is refused where one of them is, and let in only where all are.
+//
+// Of two older permissions that speak of one caller the more important decides,
+// as it did when they were written, and an older Deny of everybody stands for
+// what less important policies let in, older or not. Otherwise a Deny goes
+// before what others say.
+func PermissionsFor(selected []Selected[api.MeshTrafficPermission], section string, callers Callers) Permissions {
 	var p Permissions
+	closed := false // nobody whom the policies that follow let in may pass
+	open := false   // an older permission lets in everybody: those that follow say nothing new
+	decided := map[string]bool{}
+	older := func(list *[]Permission, from Source, c *api.Caller) {
+		if open || closed {
+			return
+		}
+		if len(c.Tags) == 0 {
+			if list == &p.Deny {
+				closed = true
+			} else {
+				open = true
+				*list = append(*list, Permission{Source: from})
+			}
+			return
+		}
+		own, shared := callers(c.Tags)
+		if list == &p.Deny {
+			own = slices.Concat(own, shared)
+		}
+		for _, id := range own {
+			if !decided[id] {
+				decided[id] = true
+				*list = append(*list, Permission{from, api.Match{SpiffeID: &api.SpiffeIDMatch{Type: "Exact", Value: id}}})
+			}
+		}
+	}
 	for _, s := range slices.Backward(selected) {
 		if !s.Selects(section) {
 			continue
 		}
-		for i, r := range s.Policy.Spec.Rules {
-			add := func(list *[]Permission, matches []api.Match) {
-				for _, m := range matches {
-					*list = append(*list, Permission{Source{&s.Policy.Meta, i}, m})
-				}
+		lists := func(i int, take func(list *[]Permission, from Source, m api.Match)) {
+			conf, from := s.Policy.Spec.Rules[i].Default, Source{&s.Policy.Meta, i}
+			for _, m := range conf.Deny {
+				take(&p.Deny, from, m)
 			}
-			add(&p.Deny, r.Default.Deny)
-			add(&p.Allow, r.Default.Allow)
-			add(&p.AllowWithShadowDeny, r.Default.AllowWithShadowDeny)
+			for _, m := range conf.Allow {
+				take(&p.Allow, from, m)
+			}
+			for _, m := range conf.AllowWithShadowDeny {
+				take(&p.AllowWithShadowDeny, from, m)
+			}
+		}
+		for i := range slices.Backward(s.Policy.Spec.Rules) { // in the older form the later wins
+			lists(i, func(list *[]Permission, from Source, m api.Match) {
+				if m.Caller != nil {
+					older(list, from, m.Caller)
+				}
+			})
+		}
+		for i := range s.Policy.Spec.Rules {
+			lists(i, func(list *[]Permission, from Source, m api.Match) {
+				if m.Caller == nil && (list == &p.Deny || !closed) {
+					*list = append(*list, Permission{from, m})
+				}
+			})
 		}
 	}
 	for _, list := range [][]Permission{p.Deny, p.Allow, p.AllowWithShadowDeny} {

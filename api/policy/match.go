@@ -2,7 +2,9 @@ package policy
 
 import (
 	"cmp"
+	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/atoll-mesh/atoll/api"
 )
@@ -23,9 +25,44 @@ func Matches(m *api.Meta, top *api.TargetRef, p Proxy) bool {
 	case top == nil || top.Kind == api.RefMesh:
 		return true
 	case top.Kind == api.RefDataplane:
-		return api.HasLabels(p.Labels, top.Labels) && (top.SectionName == "" || slices.Contains(p.Sections, top.SectionName))
+		if !api.HasLabels(p.Labels, top.Labels) || top.SectionName != "" && !slices.Contains(p.Sections, top.SectionName) {
+			return false
+		}
+		if top.Older == nil {
+			return true
+		}
+		_, ok := p.carrying(top.Older.Tags)
+		return ok
 	}
 	return false
+}
+
+// carrying reports whether the proxy carries the tags, and the names of the
+// inbounds that do, each in quotes; empty: all of them.
+func (p Proxy) carrying(tags map[string]string) (among string, ok bool) {
+	if len(p.Tags) == 0 {
+		return "", api.HasLabels(p.Labels, tags)
+	}
+	all := true
+	for _, section := range slices.Sorted(maps.Keys(p.Tags)) {
+		own := p.Tags[section]
+		carries := true
+		for key, want := range tags {
+			value, differs := own[key]
+			if !differs {
+				value = p.Labels[key]
+			}
+			carries = carries && value == want
+		}
+		if carries {
+			among += strconv.Quote(section)
+		}
+		all = all && carries
+	}
+	if all {
+		return "", true
+	}
+	return among, among != ""
 }
 
 // Roles in ascending order of importance.
@@ -59,17 +96,42 @@ func originOf(m *api.Meta) int {
 	return 1
 }
 
-// tierOf is how much a policy weighs before names are compared: what it selects
-// (all proxies, some, a section of some), then its origin, then its role.
+// tierOf is how much a policy weighs before names are compared: what it selects,
+// then its origin, then its role.
 func tierOf(m *api.Meta, top *api.TargetRef) int {
-	reach := 0
-	if top != nil && top.Kind == api.RefDataplane {
-		reach = 1
-		if top.SectionName != "" {
-			reach = 2
+	return (reachOf(top)*3+originOf(m))*roles + roleOf(m)
+}
+
+// reachOf ranks what a policy selects: all proxies, some, a section of some; then
+// what older forms select by, which weighs more.
+func reachOf(top *api.TargetRef) int {
+	if top == nil {
+		return 0
+	}
+	as := top.Kind
+	section := 0
+	if top.Kind == api.RefDataplane && top.SectionName != "" {
+		section = 1
+	}
+	if top.Older != nil && top.Older.As != "" {
+		as = top.Older.As
+		if as == api.RefDataplane {
+			return 3 + section // named
 		}
 	}
-	return (reach*3+originOf(m))*roles + roleOf(m)
+	switch as {
+	case api.RefDataplane:
+		return 1 + section
+	case api.RefSubset:
+		return 5
+	case api.RefService:
+		return 6
+	case api.RefServiceSubset:
+		return 7
+	case api.RefHTTPRoute:
+		return 8
+	}
+	return 0
 }
 
 // compareNames orders policies of one tier: the smaller name is the later, and

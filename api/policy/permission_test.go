@@ -37,7 +37,7 @@ func permit(t interface{ Fatal(...any) }, m api.Meta, top api.TargetRef, rules .
 func decide(ps []*permission, section string, peer policy.Peer) policy.Verdict {
 	set := policy.NewSet(ps, func(s *api.MeshTrafficPermission) *api.TargetRef { return s.TargetRef }, false)
 	selected := set.Select(policy.Proxy{Mesh: "default", Sections: []string{"http", "admin"}})
-	return policy.PermissionsFor(selected, section).Decide(peer)
+	return policy.PermissionsFor(selected, section, nil).Decide(peer)
 }
 
 func spiffe(typ, value string) api.Match {

@@ -50,8 +50,11 @@ package policy
 import (
 	"cmp"
 	"encoding/json"
+	"iter"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"unique"
 
 	"github.com/atoll-mesh/atoll/api"
@@ -64,6 +67,10 @@ type Proxy struct {
 	Namespace string            `json:"namespace,omitempty"`
 	Labels    map[string]string `json:"labels,omitempty"`   // those that matter, see [Set.Keys]
 	Sections  []string          `json:"sections,omitempty"` // names of inbounds and listeners, or their ports as text
+	// Tags are, by inbound, those that older policies select by and that differ
+	// from the labels; all inbounds are listed if one is. The proxy itself, if it
+	// has no inbounds, is listed as "".
+	Tags map[string]map[string]string `json:"tags,omitempty"`
 }
 
 // ProxyOf describes a Dataplane by the labels of the given keys and by its
@@ -82,6 +89,36 @@ func ProxyOf(m *api.Meta, keys []string, sections []string) Proxy {
 			p.Labels = make(map[string]string, len(keys))
 		}
 		p.Labels[key] = value
+	}
+	return p
+}
+
+// Of is [ProxyOf] with the tags of the Dataplane, which older policies select by.
+// Sections nil: those of all inbounds count, and only to select at all.
+func Of(dp *api.Object[api.Dataplane], keys []string, sections []string) Proxy {
+	p := ProxyOf(&dp.Meta, keys, sections)
+	tags, differ := map[string]map[string]string{}, false
+	add := func(section string, in *api.Inbound) {
+		own := map[string]string{}
+		for _, key := range keys {
+			if value := api.Tag(dp, in, key); value != p.Labels[key] {
+				own[key] = value
+			}
+		}
+		tags[section] = own
+		differ = differ || len(own) > 0
+	}
+	inbounds := dp.Spec.Networking.Inbound
+	for i := range inbounds {
+		if section := inbounds[i].Section(); sections == nil || slices.Contains(sections, section) {
+			add(section, &inbounds[i])
+		}
+	}
+	if len(inbounds) == 0 {
+		add("", nil)
+	}
+	if differ {
+		p.Tags = tags
 	}
 	return p
 }
@@ -175,8 +212,22 @@ type candidate[S any] struct {
 	policy  *api.Object[S]
 	top     *api.TargetRef // nil: Mesh
 	labels  map[string]string
+	tags    map[string]string
 	section string
 	tier    int
+}
+
+// pairs are those that a proxy must have, as labels or as tags.
+func (c *candidate[S]) pairs() iter.Seq[labelPair] {
+	return func(yield func(labelPair) bool) {
+		for _, list := range [...]map[string]string{c.labels, c.tags} {
+			for key, value := range list {
+				if !yield(labelPair{key, value}) {
+					return
+				}
+			}
+		}
+	}
 }
 
 type labelPair struct{ key, value string }
@@ -194,6 +245,9 @@ func NewSet[S any](policies []*api.Object[S], top func(*S) *api.TargetRef, shado
 		c := candidate[S]{policy: p, top: ref, tier: tierOf(&p.Meta, ref)}
 		if ref != nil && ref.Kind == api.RefDataplane {
 			c.labels, c.section = ref.Labels, ref.SectionName
+			if ref.Older != nil {
+				c.tags = ref.Older.Tags
+			}
 		}
 		s.ordered = append(s.ordered, c)
 	}
@@ -213,28 +267,28 @@ func (s *Set[S]) index() {
 	uses := map[labelPair]int{}
 	keys := map[string]bool{}
 	for _, c := range s.ordered {
-		for key, value := range c.labels {
-			uses[labelPair{key, value}]++
-			keys[key] = true
+		for p := range c.pairs() {
+			uses[p]++
+			keys[p.key] = true
 		}
 	}
 	s.keys = slices.Sorted(maps.Keys(keys))
 	for i, c := range s.ordered {
-		if len(c.labels) == 0 {
-			s.everyone = append(s.everyone, i)
-			continue
-		}
 		var rarest labelPair
-		for key, value := range c.labels {
-			if p := (labelPair{key, value}); rarest == (labelPair{}) || uses[p] < uses[rarest] {
+		for p := range c.pairs() {
+			if rarest == (labelPair{}) || uses[p] < uses[rarest] {
 				rarest = p
 			}
 		}
-		s.byPair[rarest] = append(s.byPair[rarest], i)
+		if rarest == (labelPair{}) {
+			s.everyone = append(s.everyone, i)
+		} else {
+			s.byPair[rarest] = append(s.byPair[rarest], i)
+		}
 	}
 }
 
-// Keys lists, sorted, the label keys that some policy selects by: a proxy's
+// Keys lists, sorted, the keys of labels and tags that some policy selects by: a proxy's
 // other labels cannot make a difference.
 func (s *Set[S]) Keys() []string { return s.keys }
 
@@ -255,10 +309,15 @@ type Selected[S any] struct {
 	Section string
 
 	tier int
+	// among is for an older policy that selects some inbounds by their tags: the
+	// names of these, each in quotes; empty: all.
+	among string
 }
 
 // Selects reports whether the policy is for the inbound or listener.
-func (s Selected[S]) Selects(section string) bool { return s.Section == "" || s.Section == section }
+func (s Selected[S]) Selects(section string) bool {
+	return (s.Section == "" || s.Section == section) && (s.among == "" || strings.Contains(s.among, strconv.Quote(section)))
+}
 
 // Select returns the policies that the proxy gets, in ascending order: the
 // later wins.
@@ -267,12 +326,20 @@ func (s *Set[S]) Select(p Proxy) []Selected[S] {
 	for key, value := range p.Labels {
 		at = append(at, s.byPair[labelPair{key, value}]...)
 	}
+	for _, tags := range p.Tags {
+		for key, value := range tags {
+			at = append(at, s.byPair[labelPair{key, value}]...)
+		}
+	}
 	slices.Sort(at)
 	var out []Selected[S]
-	for _, i := range at {
-		if c := s.ordered[i]; Matches(&c.policy.Meta, c.top, p) {
-			out = append(out, Selected[S]{c.policy, c.section, c.tier})
+	for _, i := range slices.Compact(at) {
+		c := s.ordered[i]
+		if !Matches(&c.policy.Meta, c.top, p) {
+			continue
 		}
+		among, _ := p.carrying(c.tags)
+		out = append(out, Selected[S]{c.policy, c.section, c.tier, among})
 	}
 	return out
 }

@@ -61,7 +61,7 @@ var Explain = incr.NewQuery("explain", func(r *incr.Run, id api.ID) *Explained {
 
 func whyInbound(r *incr.Run, dp *api.Object[api.Dataplane], section string) map[string]any {
 	why := map[string]any{}
-	p := policy.ProxyOf(&dp.Meta, serverKeys.Get(r, dp.Mesh), []string{section})
+	p := policy.Of(dp, serverKeys.Get(r, dp.Mesh), []string{section})
 	rules := policy.InboundRules(timeoutSet.Get(r, dp.Mesh).Select(p), section, func(s *api.MeshTimeout) []policy.Inbound[api.MeshTimeoutConf] {
 		var out []policy.Inbound[api.MeshTimeoutConf]
 		for _, rule := range s.Rules {

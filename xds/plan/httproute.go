@@ -191,7 +191,7 @@ func (b *routeBuilder) backends(f *ir.Forward, conf api.HTTPRouteConf) {
 }
 
 func (b *routeBuilder) backend(ref api.BackendRef) target {
-	return resolve.Get(b.r, Backend{Kind: ref.Kind, Mesh: b.mesh, Labels: encodeLabels(ref.Labels), Port: ref.Port, Section: ref.SectionName})
+	return resolve.Get(b.r, Backend{Kind: ref.Kind, Mesh: b.mesh, Labels: encodeLabels(ref.Labels), Port: ref.Port, Section: ref.SectionName, First: ref.Older != nil})
 }
 
 func (b *routeBuilder) filter(out *ir.Route, f *ir.Forward, filter api.HTTPFilter) {

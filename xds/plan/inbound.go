@@ -50,7 +50,7 @@ func inboundOf(r *incr.Run, k listenerKey) (*api.Object[api.Dataplane], api.Inbo
 	}
 	in := dp.Spec.Networking.Inbound[k.Index]
 	section := in.Section()
-	c := policy.ProxyOf(&dp.Meta, serverKeys.Get(r, dp.Mesh), []string{section}).Class()
+	c := policy.Of(dp, serverKeys.Get(r, dp.Mesh), []string{section}).Class()
 	return dp, in, sectionKey{c, section}
 }
 
@@ -149,7 +149,10 @@ var permissionSet = incr.NewQuery("permissions", func(r *incr.Run, mesh string) 
 // permissionsIn is who may call an inbound; nobody while no policy speaks.
 var permissionsIn = incr.NewQuery("permissions-in", func(r *incr.Run, k sectionKey) *ir.Permissions {
 	p := k.Class.Proxy()
-	found := policy.PermissionsFor(permissionSet.Get(r, p.Mesh).Select(p), k.Section)
+	found := policy.PermissionsFor(permissionSet.Get(r, p.Mesh).Select(p), k.Section, func(tags map[string]string) (own, shared []string) {
+		c := callers.Get(r, callersKey{p.Mesh, encodeLabels(tags)})
+		return c.Own, c.Shared
+	})
 	list := func(from []policy.Permission) []ir.Permission {
 		var out []ir.Permission
 		for _, one := range from {

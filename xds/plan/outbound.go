@@ -45,7 +45,7 @@ func joined(keys ...[]string) []string {
 
 func classKey(r *incr.Run, dp *api.Object[api.Dataplane], w who) Class {
 	return Class{
-		Policy:    policy.ProxyOf(&dp.Meta, clientKeys.Get(r, dp.Mesh), nil).Class(),
+		Policy:    policy.Of(dp, clientKeys.Get(r, dp.Mesh), nil).Class(),
 		Outbounds: unique.Make(encodeOutbounds(dp.Spec.Networking.Outbound)),
 		Identity:  w.Secret,
 	}
@@ -142,7 +142,7 @@ func (c *client) set() *Set {
 }
 
 func (c *client) outbound(out outbound) {
-	to := resolve.Get(c.r, Backend{Kind: out.Kind, Mesh: c.mesh, Name: out.Name, Labels: out.Labels, Port: out.BackendPort})
+	to := resolve.Get(c.r, Backend{Kind: out.Kind, Mesh: c.mesh, Name: out.Name, Labels: out.Labels, Port: out.BackendPort, First: out.BackendPort == 0})
 	if to == (target{}) {
 		return // a reference to nothing opens no listener; it appears when the service does
 	}

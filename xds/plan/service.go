@@ -64,6 +64,8 @@ type Backend struct {
 	Labels           string // encoded
 	Port             uint32
 	Section          string
+	// First is for older references, which name no port: the first.
+	First bool
 }
 
 // target is a port that a reference resolves to.
@@ -89,7 +91,7 @@ var resolve = incr.NewQuery("resolve", func(r *incr.Run, b Backend) target {
 		return target{}
 	}
 	for p := range servicePorts(found) {
-		if p.is(b.Section) || b.Section == "" && uint32(p.Number) == b.Port {
+		if p.is(b.Section) || b.Section == "" && uint32(p.Number) == b.Port || b.First && b.Section == "" && b.Port == 0 {
 			return target{Port: PortOf(found.Head().ID, p.Section), Protocol: p.Protocol}
 		}
 	}
