@@ -85,7 +85,7 @@ type MultiZoneSelector struct {
 
 // MultiZoneServicePort is a port that the MeshServices have in common.
 type MultiZoneServicePort struct {
-	Name        string `json:"name,omitempty"`
+	Name        string `json:"name,omitempty" minLen:"1"`
 	Port        int32  `json:"port" req:"true"`
 	AppProtocol string `json:"appProtocol,omitempty" enum:"tcp,http,http2,grpc" default:"tcp"`
 }
