@@ -24,7 +24,7 @@ var layers = []struct {
 	{"foundations", []string{"api/db", "kds/delta", "xds/ir"}},
 	{"model", []string{"api", "api/store", "api/incr", "xds/wire", "kds/kdspb", "kds/kdspb/*"}},
 	{"meaning", []string{"xds/envoy", "xds/plan", "xds/bootstrap", "api/policy", "api/store/*", "api/auth", "api/client", "api/openapi", "kds/peers", "deploy/*"}},
-	{"services", []string{"kds", "xds", "api/rest", "api/server", "zone/*", "global/*"}},
+	{"services", []string{"kds", "xds", "api/rest", "api/inspect", "api/server", "zone/*", "global/*"}},
 	{"assembly", []string{"global", "zone"}},
 	{"binaries", []string{"cmd/*", "e2e", "e2e/*"}},
 }
@@ -35,6 +35,7 @@ var beside = map[string][]string{
 	"api/incr":      {"api"},
 	"kds/kdspb":     {"api", "kds/kdspb/systempb"},
 	"xds/plan":      {"xds/envoy", "api/policy"},
+	"api/inspect":   {"api/rest"},
 	"api/server":    {"api/rest"},
 	"xds/bootstrap": {"xds/envoy"}, // the name of the runtime flag that permissions rely on
 	"zone/status":   {"xds"},       // it enters what the discovery server reports

@@ -29,6 +29,7 @@ import (
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
+	"github.com/atoll-mesh/atoll/api/inspect"
 	"github.com/atoll-mesh/atoll/api/server"
 	"github.com/atoll-mesh/atoll/global/overview"
 	"github.com/atoll-mesh/atoll/kds"
@@ -108,7 +109,8 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 	if err := s.Collect(func() []server.Peer { return peers(link) }); err != nil {
 		return err
 	}
-	handler, err := s.REST(c, statusOf, s.Convergence(api.Global, func(zone string) bool { return connected(s.DB.Snapshot(), zone) }))
+	handler, err := s.REST(c, statusOf, append(inspect.Endpoints(s.DB, s.Site),
+		s.Convergence(api.Global, func(zone string) bool { return connected(s.DB.Snapshot(), zone) }))...)
 	if err != nil {
 		return err
 	}

@@ -44,6 +44,7 @@ import (
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/incr"
+	"github.com/atoll-mesh/atoll/api/inspect"
 	"github.com/atoll-mesh/atoll/api/server"
 	"github.com/atoll-mesh/atoll/global/overview"
 	"github.com/atoll-mesh/atoll/kds"
@@ -105,7 +106,7 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	handler, err := s.REST(c, z.statusOf, s.Convergence(c.Name, func(string) bool { return true }))
+	handler, err := s.REST(c, z.statusOf, append(inspect.Endpoints(s.DB, s.Site), s.Convergence(c.Name, func(string) bool { return true }))...)
 	if err != nil {
 		return err
 	}

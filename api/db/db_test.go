@@ -130,6 +130,31 @@ func TestFailurePublishesNothing(t *testing.T) {
 	}
 }
 
+func TestSupposingPublishesNothing(t *testing.T) {
+	d := db.New(schema)
+	put(t, d, &pod{name: "a", zone: "east"})
+	d.OnCommit(func(db.Commit) { t.Error("told of a commit") })
+	before := d.Snapshot()
+	is, would, err := d.Suppose(func(tx *db.Tx) error {
+		pods.Put(tx, &pod{name: "b", zone: "east"})
+		pods.Delete(tx, "a")
+		return nil
+	})
+	if err != nil || is != before || d.Snapshot() != before {
+		t.Fatalf("the state changed: %v", err)
+	}
+	if got := names(byZone.Of(would, "east")); !slices.Equal(got, []string{"b"}) {
+		t.Errorf("would be %v", got)
+	}
+	if got := names(byZone.Of(is, "east")); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("is %v", got)
+	}
+	fault := errors.New("no")
+	if _, would, err := d.Suppose(func(tx *db.Tx) error { pods.Delete(tx, "a"); return fault }); !errors.Is(err, fault) || would != nil {
+		t.Errorf("got %v, %v", would, err)
+	}
+}
+
 func TestTransactionReadsItsOwnWrites(t *testing.T) {
 	d := db.New(schema)
 	put(t, d, &pod{"a", "east", nil}, &pod{"b", "east", nil}, &pod{"c", "west", nil})

@@ -46,23 +46,44 @@ func (d *DB) commit(f func(*Tx) error) (rev Revision, published bool, err error)
 	d.write.Lock()
 	defer d.write.Unlock()
 	old := d.root.Load()
-	tx := &Tx{own: make([]bool, len(old.tables)), seen: map[Touch]struct{}{}}
-	tx.next = &Snapshot{schema: d.schema, revision: old.revision + 1, tables: append([]any(nil), old.tables...), tx: tx}
-	defer func() { tx.done = true }()
-	if err := f(tx); err != nil {
+	tx, err := run(old, f)
+	if err != nil {
 		return old.revision, false, err
 	}
 	changes := tx.net()
 	if len(changes) == 0 {
 		return old.revision, false, nil
 	}
-	tx.next.tx = nil
 	d.root.Store(tx.next)
 	// Queued under the write lock, so that the queue is in commit order.
 	d.mu.Lock()
 	d.queue = append(d.queue, Commit{Snapshot: tx.next, Changes: changes, Touched: tx.touched})
 	d.mu.Unlock()
 	return tx.next.revision, true, nil
+}
+
+// run is the transaction of f on a private copy of the state.
+func run(old *Snapshot, f func(*Tx) error) (*Tx, error) {
+	tx := &Tx{own: make([]bool, len(old.tables)), seen: map[Touch]struct{}{}}
+	tx.next = &Snapshot{schema: old.schema, revision: old.revision + 1, tables: append([]any(nil), old.tables...), tx: tx}
+	defer func() { tx.done, tx.next.tx = true, nil }()
+	return tx, f(tx)
+}
+
+// Suppose answers "what if": it runs f in a transaction that is never published
+// and returns the newest state and what f would make of it. It costs what f
+// writes; other writers wait meanwhile. The revision of the second state is that
+// of no commit.
+func (d *DB) Suppose(f func(*Tx) error) (is, would *Snapshot, err error) {
+	// A copy of a tree marks the original as shared, which is a write.
+	d.write.Lock()
+	defer d.write.Unlock()
+	is = d.root.Load()
+	tx, err := run(is, f)
+	if err != nil {
+		return is, nil, err
+	}
+	return is, tx.next, nil
 }
 
 // net folds several writes to one row into one change.

@@ -38,7 +38,7 @@ func (s *server) insightRoutes() {
 		if err := s.readers(r); err != nil {
 			return err
 		}
-		if _, err := s.meshOf(s.DB.Snapshot(), r); err != nil {
+		if _, err := MeshOf(s.DB.Snapshot(), r); err != nil {
 			return err
 		}
 		return notFound("")
@@ -51,7 +51,7 @@ func (s *server) serviceInsights(w http.ResponseWriter, r *http.Request) error {
 	if err := s.readers(r); err != nil {
 		return err
 	}
-	if _, err := s.meshOf(s.DB.Snapshot(), r); err != nil {
+	if _, err := MeshOf(s.DB.Snapshot(), r); err != nil {
 		return err
 	}
 	var q query

@@ -49,7 +49,7 @@ func (s *server) list(k api.AnyKind, v view) handler {
 			return err
 		}
 		snap := s.DB.Snapshot()
-		mesh, err := s.meshOf(snap, r)
+		mesh, err := MeshOf(snap, r)
 		if err != nil {
 			return err
 		}

@@ -43,7 +43,7 @@ func (s *server) overviewItem(k api.AnyKind, v view) handler {
 			return err
 		}
 		snap := s.DB.Snapshot()
-		mesh, err := s.meshOf(snap, r)
+		mesh, err := MeshOf(snap, r)
 		if err != nil {
 			return err
 		}

@@ -62,9 +62,9 @@ func bodyIsJSON(r *http.Request) error {
 	return nil
 }
 
-// meshOf returns the mesh in the path, which must exist; empty for kinds
+// MeshOf returns the mesh in the path, which must exist; empty for kinds
 // outside of meshes.
-func (s *server) meshOf(snap *db.Snapshot, r *http.Request) (string, error) {
+func MeshOf(snap *db.Snapshot, r *http.Request) (string, error) {
 	mesh := r.PathValue("mesh")
 	if mesh == "" {
 		return "", nil
@@ -98,7 +98,7 @@ func (s *server) get(k api.AnyKind) handler {
 			return err
 		}
 		snap := s.DB.Snapshot()
-		mesh, err := s.meshOf(snap, r)
+		mesh, err := MeshOf(snap, r)
 		if err != nil {
 			return err
 		}
@@ -242,7 +242,7 @@ func (s *server) put(k api.AnyKind) handler {
 		if err := s.mayWrite(r, info); err != nil {
 			return err
 		}
-		mesh, err := s.meshOf(s.DB.Snapshot(), r)
+		mesh, err := MeshOf(s.DB.Snapshot(), r)
 		if err != nil {
 			return err
 		}
@@ -496,7 +496,7 @@ func (s *server) delete(k api.AnyKind) handler {
 			return err
 		}
 		name := r.PathValue("name")
-		mesh, err := s.meshOf(s.DB.Snapshot(), r)
+		mesh, err := MeshOf(s.DB.Snapshot(), r)
 		if err != nil {
 			return err
 		}

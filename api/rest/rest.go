@@ -32,6 +32,7 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -126,10 +127,12 @@ type Endpoint struct {
 	Grant func(auth.Access) auth.Grant
 	// Doc describes it in GET /openapi; its Pattern is not looked at.
 	Doc openapi.Operation
-	// Action is what roles call it, where they are in force: on the Dataplane of
+	// Action is what roles call it, where they are in force: on the resource of
 	// {mesh} and {name} in the pattern, or on the control plane without them.
 	// Empty: the grant decides.
 	Action api.Action
+	// Kind is that of the resource; empty: Dataplane.
+	Kind string
 	// Handle answers. An error that is a *[Problem] is sent as it is; others as
 	// the table of errors has them.
 	Handle func(http.ResponseWriter, *http.Request) error
@@ -238,13 +241,13 @@ func (s *server) extra(e Endpoint) {
 		if !e.Open {
 			var on auth.Subject
 			if name := r.PathValue("name"); name != "" {
-				on = auth.Subject{Kind: api.Dataplanes.Name, Mesh: r.PathValue("mesh"), Name: name}
+				on = auth.Subject{Kind: cmp.Or(e.Kind, api.Dataplanes.Name), Mesh: r.PathValue("mesh"), Name: name}
 			}
 			if err := s.mayAct(r, grant, e.Action, on); err != nil {
 				return err
 			}
 		}
-		return e.Handle(w, r)
+		return e.Handle(w, r.WithContext(context.WithValue(r.Context(), pagesKey{}, s.pageURL)))
 	}
 	s.route(e.Pattern, titleInfo, h)
 	if dashed := strings.Replace(e.Pattern, "/_resources/", "/-resources/", 1); dashed != e.Pattern {

@@ -180,7 +180,7 @@ func (s *watching) run(r *http.Request) error {
 		if err := s.changes(); err != nil {
 			return err
 		}
-		if _, err := s.meshOf(s.DB.Snapshot(), r); err != nil {
+		if _, err := MeshOf(s.DB.Snapshot(), r); err != nil {
 			return s.end(err)
 		}
 	}
