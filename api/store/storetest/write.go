@@ -235,7 +235,9 @@ func model(s *suite) {
 				i.Close() //nolint:errcheck // the store is thrown away
 			}
 		}()
-		sub := &suite{T: s.T, ctx: s.ctx, db: db}
+		ctx, cancel := context.WithTimeout(s.T.Context(), patience) // of one history, not of all
+		defer cancel()
+		sub := &suite{T: s.T, ctx: ctx, db: db}
 		rows := map[api.ID]store.Record{}
 		early := sub.follow(0)
 		var rev store.Revision
@@ -258,7 +260,7 @@ func model(s *suite) {
 					}
 					op.Expect, holds = store.At(guess), exists && old.Revision == guess
 				}
-				got, err := sub.at(rapid.IntRange(0, 1).Draw(t, "instance")).Apply(s.ctx, []store.Op{op})
+				got, err := sub.at(rapid.IntRange(0, 1).Draw(t, "instance")).Apply(ctx, []store.Op{op})
 				changes := holds && (op.Delete && exists || !op.Delete && !(exists && r.Equal(&old)))
 				switch {
 				case (err == nil) != holds:
