@@ -172,7 +172,8 @@ var Dataplanes = newKind(Kind[Dataplane]{
 })
 
 // dataplaneLabels adds the workload, by which services and identities find the
-// proxy, and which kinds of zone proxy it is.
+// proxy, and which kinds of zone proxy it is. What earlier releases called the
+// type of a proxy goes: it would go on saying so of a proxy that has changed.
 func dataplaneLabels(m *Meta, s *Dataplane) map[string]string {
 	labels := maps.Clone(m.Labels)
 	if labels == nil {
@@ -181,8 +182,9 @@ func dataplaneLabels(m *Meta, s *Dataplane) map[string]string {
 	if labels[LabelWorkload] == "" && len(s.Networking.Inbound) > 0 {
 		labels[LabelWorkload] = WorkloadOf(&Object[Dataplane]{Meta: *m, Spec: *s})
 	}
-	delete(labels, LabelIngress)
-	delete(labels, LabelEgress)
+	for _, name := range []string{LabelIngress, LabelEgress, TagProxyType} {
+		delete(labels, name)
+	}
 	for _, l := range s.Networking.Listeners {
 		switch l.Type {
 		case "ZoneIngress":

@@ -225,6 +225,9 @@ func CheckMeta(k AnyKind, d Document, site Site, r *Report) {
 			r.At("name").Add("%s", reason)
 		}
 	}
+	if site.Federated && len(site.Zone+"."+d.Name) >= 253 {
+		r.At("name").Add("the length of the name must be shorter")
+	}
 	if k.Info().Scope == MeshScope {
 		if reason := CheckMeshName(d.Mesh); reason != "" {
 			r.At("mesh").Add("%s", reason)

@@ -89,6 +89,11 @@ func TestSNI(t *testing.T) {
 		{api.MeshServices, api.ID{Mesh: "shop", Namespace: "ns", Name: "cart"}, "80", "sni.msvc.shop.cart.80", true},
 		{api.MeshServices, api.ID{Mesh: "shop", Name: long}, "80", "sni.msvc.shop." + long + ".80", false},
 		{api.MeshServices, api.ID{Mesh: "my_shop", Name: "cart"}, "80", "sni.msvc.my_shop.cart.80", false},
+		{api.MeshServices, api.ID{Mesh: "shop", Name: "cart"}, "my_port", "sni.msvc.shop.cart.my_port", false},
+		{api.MeshServices, api.ID{Mesh: long[1:], Zone: long[1:], Name: long[1:]}, long[:52],
+			"sni.msvc." + long[1:] + "." + long[1:] + "." + long[1:] + "." + long[:52], true},
+		{api.MeshServices, api.ID{Mesh: long[1:], Zone: long[1:], Name: long[1:]}, long[:53],
+			"sni.msvc." + long[1:] + "." + long[1:] + "." + long[1:] + "." + long[:53], false},
 	} {
 		if got, ok := api.SNI(c.kind, c.id, c.section); got != c.want || ok != c.ok {
 			t.Errorf("%v: %s %v, want %s %v", c.id, got, ok, c.want, c.ok)

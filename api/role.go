@@ -1,6 +1,9 @@
 package api
 
-import "reflect"
+import (
+	"maps"
+	"reflect"
+)
 
 // Roles of policies: who stands behind a policy decides whom it may concern
 // and which of two wins. On Universal, and in the system namespace, all are
@@ -35,6 +38,27 @@ func PolicyRole(namespace, systemNamespace string, to []TargetRef) (role string,
 		return RoleConsumer, true
 	}
 	return "", false
+}
+
+// RoleLabels returns the labels of a row that is written at this control plane,
+// with the role that a policy in a namespace has, whatever its author says.
+// Outside of namespaces no role is computed: none means system.
+func RoleLabels(k AnyKind, row Row, systemNamespace string, r *Report) map[string]string {
+	m := row.Head()
+	if k.Info().Policy == nil || m.Namespace == "" || !m.Local() {
+		return m.Labels
+	}
+	role, ok := PolicyRole(m.Namespace, systemNamespace, Targets(row))
+	if !ok {
+		r.At("spec.to").Add("it's not allowed to mix producer and consumer items in the same policy")
+		return m.Labels
+	}
+	labels := maps.Clone(m.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels[LabelPolicyRole] = role
+	return labels
 }
 
 // isProducer: the item is about a service of the policy's own namespace.

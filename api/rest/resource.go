@@ -319,10 +319,10 @@ func (s *server) planPut(r *http.Request, snap *db.Snapshot, k api.AnyKind, doc 
 	var report api.Report
 	labels := api.ComputeLabels(k, record.ID, doc.Labels, s.Site)
 	row := k.Decode(api.Meta{ID: record.ID, Labels: labels}, doc.Spec, true, &report)
+	record.Labels, record.Spec = api.RoleLabels(k, row, s.SystemNamespace, &report), row.Raw()
 	if err := report.Err(); err != nil {
 		return nil, 0, false, err
 	}
-	record.Labels, record.Spec = row.Head().Labels, row.Raw()
 	action := api.ActionCreate
 	if exists {
 		action = api.ActionUpdate
