@@ -2,31 +2,42 @@ package api
 
 import "strings"
 
-// MeshAccessLog says where proxies write what calls they made and got.
+// MeshAccessLog says where proxies write a line or record about every
+// connection or request, and what it contains. Use to for calls that proxies
+// make, rules for those that they get.
 type MeshAccessLog struct {
 	_ struct{} `gone:"from" use:"rules"`
 
-	// TargetRef nil is the whole mesh.
-	TargetRef *TargetRef          `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
-	To        []MeshAccessLogTo   `json:"to,omitempty"`
-	Rules     []MeshAccessLogRule `json:"rules,omitempty"`
+	// The proxies that log; absent: all of the mesh.
+	TargetRef *TargetRef `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
+	// Logs of calls that the proxies make, by destination.
+	To []MeshAccessLogTo `json:"to,omitempty"`
+	// Logs of calls that the proxies get, by caller; not together with to.
+	Rules []MeshAccessLogRule `json:"rules,omitempty"`
 }
 
 // MeshAccessLogTo is about calls to a destination.
 type MeshAccessLogTo struct {
-	TargetRef TargetRef         `json:"targetRef" req:"true" kinds:"Mesh,MeshService,MeshExternalService,MeshMultiZoneService,MeshHTTPRoute"`
-	Default   MeshAccessLogConf `json:"default,omitzero"`
+	// The destination: all of them (Mesh, which includes addresses outside of
+	// the mesh), services, or requests that take a MeshHTTPRoute.
+	TargetRef TargetRef `json:"targetRef" req:"true" kinds:"Mesh,MeshService,MeshExternalService,MeshMultiZoneService,MeshHTTPRoute"`
+	// Where the logs of these calls go.
+	Default MeshAccessLogConf `json:"default,omitzero"`
 }
 
 // MeshAccessLogRule is about calls from those that match; no matches: from all.
 type MeshAccessLogRule struct {
-	Matches []Match           `json:"matches,omitempty"`
+	// The callers, any one of the list; absent: all.
+	Matches []Match `json:"matches,omitempty"`
+	// Where the logs of these calls go.
 	Default MeshAccessLogConf `json:"default,omitzero"`
 }
 
-// MeshAccessLogConf: no backends in the list means no logs; without the list
-// nothing is said, which validation refuses.
+// MeshAccessLogConf is where logs go. A list without backends means no logs;
+// validation refuses no list at all.
 type MeshAccessLogConf struct {
+	// Everything is written to each of them. The list of the most specific entry
+	// replaces the others; [] switches logs off.
 	Backends []AccessLogBackend `json:"backends,omitzero"`
 }
 
@@ -34,55 +45,81 @@ type MeshAccessLogConf struct {
 type AccessLogBackend struct {
 	_ struct{} `union:"backend"`
 
-	Type          string         `json:"type" req:"true" enum:"Tcp,File,OpenTelemetry"`
-	TCP           *TCPLog        `json:"tcp,omitempty" when:"Tcp"`
-	File          *FileLog       `json:"file,omitempty" when:"File"`
+	// Which of the members says where logs go.
+	Type string `json:"type" req:"true" enum:"Tcp,File,OpenTelemetry"`
+	// Lines over a TCP connection to a collector.
+	TCP *TCPLog `json:"tcp,omitempty" when:"Tcp"`
+	// Lines in a file beside the proxy.
+	File *FileLog `json:"file,omitempty" when:"File"`
+	// OTLP log records to a MeshOpenTelemetryBackend.
 	OpenTelemetry *CollectorLogs `json:"openTelemetry,omitempty" when:"OpenTelemetry"`
 }
 
 // TCPLog sends lines to host:port.
 type TCPLog struct {
-	Address string     `json:"address" req:"true"`
-	Format  *LogFormat `json:"format,omitempty"`
+	// The collector, host:port, such as logstash.example:5000.
+	Address string `json:"address" req:"true"`
+	// What a line contains; absent: the default text of the protocol.
+	Format *LogFormat `json:"format,omitempty"`
 }
 
 // FileLog appends lines to a file beside the proxy.
 type FileLog struct {
-	Path   string     `json:"path" req:"true"`
+	// Where Envoy writes, such as /tmp/access.log or /dev/stdout.
+	Path string `json:"path" req:"true"`
+	// What a line contains; absent: the default text of the protocol.
 	Format *LogFormat `json:"format,omitempty"`
 }
 
-// LogFormat says what a line contains, in Envoy's placeholders and our own.
+// LogFormat says what a line contains, in Envoy's placeholders (%START_TIME%,
+// %RESPONSE_CODE% …) and those of the mesh: %KUMA_MESH%, %KUMA_ZONE%,
+// %KUMA_SOURCE_SERVICE%, %KUMA_DESTINATION_SERVICE%,
+// %KUMA_SOURCE_ADDRESS_WITHOUT_PORT%, %KUMA_TRAFFIC_DIRECTION%,
+// %KUMA_WORKLOAD%.
 type LogFormat struct {
 	_ struct{} `union:"format"`
 
-	Type  string     `json:"type" req:"true" enum:"Plain,Json"`
-	Plain *string    `json:"plain,omitempty" when:"Plain"`
-	JSON  []LogField `json:"json,omitzero" when:"Json"`
-	// OmitEmptyValues leaves out what has no value; else it is "-".
+	// Whether a line is text or a JSON object.
+	Type string `json:"type" req:"true" enum:"Plain,Json"`
+	// The line, such as "[%START_TIME%] %KUMA_SOURCE_SERVICE% %RESPONSE_CODE%";
+	// the end of line is added.
+	Plain *string `json:"plain,omitempty" when:"Plain"`
+	// The fields of the object.
+	JSON []LogField `json:"json,omitzero" when:"Json"`
+	// Leaves out what has no value for a call; otherwise it is written as "-",
+	// or null in JSON.
 	OmitEmptyValues bool `json:"omitEmptyValues,omitempty" default:"false"`
 }
 
 // LogField is a field of a JSON line.
 type LogField struct {
-	Key   string `json:"key" req:"true"`
+	// The name of the field.
+	Key string `json:"key" req:"true"`
+	// Text with placeholders, such as "%RESPONSE_CODE%".
 	Value string `json:"value" req:"true"`
 }
 
 // CollectorLogs sends log records by OTLP.
 type CollectorLogs struct {
+	// The MeshOpenTelemetryBackend that gets the records.
 	BackendRef *TelemetryRef `json:"backendRef,omitempty"`
-	// Endpoint is the older form, host:port of a collector that speaks gRPC.
-	Endpoint   string         `json:"endpoint,omitempty"`
+	// The older form: host:port of a collector that speaks gRPC. Use backendRef.
+	Endpoint string `json:"endpoint,omitempty"`
+	// Attributes of every record, beside kuma.mesh, kuma.zone and kuma.workload,
+	// which the resource carries.
 	Attributes []LogAttribute `json:"attributes,omitzero"`
-	// Body is text, or any value in the JSON form of OTLP's AnyValue; nil is the
-	// default format.
+	// What a record says: text with placeholders, or any value in the JSON form
+	// of OTLP's AnyValue, such as {kvlistValue: …}. Absent: the default text of
+	// the protocol.
 	Body any `json:"body,omitempty"`
 }
 
 // LogAttribute is an attribute of each log record.
 type LogAttribute struct {
-	Key   string `json:"key" req:"true" pattern:"^[a-z]([a-z0-9]|[._][a-z0-9])*$"`
+	// A name of lowercase words joined by dots or underscores, such as
+	// http.status; not beginning with otel.
+	Key string `json:"key" req:"true" pattern:"^[a-z]([a-z0-9]|[._][a-z0-9])*$"`
+	// Text with placeholders, such as "%RESPONSE_CODE%".
 	Value string `json:"value" req:"true"`
 }
 

@@ -1,32 +1,37 @@
 package api
 
-// AccessRole is a list of what may be done. It is ours: the existing ecosystem
-// has no roles in its open part, and never gets one from here.
+// AccessRole is a list of what may be done, given to people by
+// AccessRoleBinding. Use it so that teams write only what is theirs. It is
+// ours: the existing ecosystem has no roles in its open part, and never gets
+// one from here.
 type AccessRole struct {
+	// What any one of them allows is allowed; there is nothing that forbids.
 	Rules []AccessRule `json:"rules" req:"true" minItems:"1"`
 }
 
 // AccessRule allows the actions in Access on what all its other fields select;
 // a field that is empty selects everything.
 type AccessRule struct {
-	// Types are kinds; Names are names of resources.
+	// Kinds, such as MeshTimeout. Absent: all.
 	Types []string `json:"types,omitempty"`
+	// Names of resources. Absent: all.
 	Names []string `json:"names,omitempty"`
-	// Mesh selects what is in this mesh, and the Mesh itself.
+	// What is in this mesh, and the Mesh itself. Absent: everything, resources
+	// without a mesh included.
 	Mesh string `json:"mesh,omitempty"`
-	// Access are the actions. Whoever may change something may also read it.
+	// The actions. Whoever may change something may also read it.
 	Access []string `json:"access" req:"true" minItems:"1" items:"READ,CREATE,UPDATE,DELETE,GENERATE_DATAPLANE_TOKEN,GENERATE_USER_TOKEN,GENERATE_ZONE_TOKEN,VIEW_CONFIG_DUMP,VIEW_STATS,VIEW_CLUSTERS,VIEW_CONTROL_PLANE_METADATA"`
-	// When narrows the rule: one of the conditions must hold.
+	// Narrows the rule: one of the conditions must hold. Absent: always.
 	When []AccessCondition `json:"when,omitempty"`
 }
 
 // AccessCondition holds when all that it names is so. Of a resource that is
 // changed the old and the new version must both satisfy it.
 type AccessCondition struct {
-	// TargetRef: the resource is a policy whose top-level targetRef has this kind
-	// and at least these labels.
+	// The resource is a policy whose top-level targetRef has this kind and at
+	// least these labels.
 	TargetRef *TargetRef `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
-	// Labels: the resource carries them; a token is bound to the workload that
+	// The resource carries all of them; a token is bound to the workload that
 	// kuma.io/workload names.
 	Labels map[string]string `json:"labels,omitempty"`
 }
@@ -67,17 +72,22 @@ var AccessRoles = newKind(Kind[AccessRole]{
 	},
 })
 
-// AccessRoleBinding gives roles to users and groups.
+// AccessRoleBinding gives roles to users and groups. As soon as there is one,
+// only administrators and those who are named in one may do what roles are
+// about.
 type AccessRoleBinding struct {
+	// Who gets the roles.
 	Subjects []AccessSubject `json:"subjects" req:"true" minItems:"1"`
-	// Roles are names of AccessRoles that were written where the binding was:
-	// one of global means those of global, in every zone.
+	// Names of AccessRoles that were written where the binding was: one of
+	// global means those of global, in every zone.
 	Roles []string `json:"roles" req:"true" minItems:"1"`
 }
 
 // AccessSubject is a user, or all members of a group.
 type AccessSubject struct {
+	// User is one person or program, Group all whose token names the group.
 	Type string `json:"type" req:"true" enum:"User,Group"`
+	// The name in the token of the user.
 	Name string `json:"name" req:"true" minLen:"1"`
 }
 

@@ -2,20 +2,30 @@ package api
 
 import "encoding/json"
 
-// ContainerPatch changes the containers that are injected into pods: JSON
-// patches (RFC 6902) of the container objects, chosen by an annotation of the pod.
+// ContainerPatch changes the containers that are injected into pods, by JSON
+// patches (RFC 6902) of the container objects. A pod names its patches in the
+// annotation kuma.io/container-patches. Use it for what the injector has no
+// setting for: resources, security context, volumes.
 type ContainerPatch struct {
+	// Operations on the container of the proxy, one after the other.
 	SidecarPatch []ContainerPatchBlock `json:"sidecarPatch,omitempty"`
-	InitPatch    []ContainerPatchBlock `json:"initPatch,omitempty"`
+	// Operations on the init container that redirects traffic, one after the
+	// other.
+	InitPatch []ContainerPatchBlock `json:"initPatch,omitempty"`
 }
 
 // ContainerPatchBlock is one operation.
 type ContainerPatchBlock struct {
-	Op   string `json:"op" req:"true" enum:"add,remove,replace,move,copy"`
+	// The operation.
+	Op string `json:"op" req:"true" enum:"add,remove,replace,move,copy"`
+	// Where in the container, as JSON pointer, such as
+	// /securityContext/privileged.
 	Path string `json:"path" req:"true"`
-	// Value is JSON as text.
+	// The new value, as JSON inside a text: "true", "\"500m\"", "{\"add\":
+	// [\"NET_RAW\"]}". For add and replace.
 	Value string `json:"value,omitempty"`
-	From  string `json:"from,omitempty"`
+	// Where move and copy take the value from, as JSON pointer.
+	From string `json:"from,omitempty"`
 }
 
 // ContainerPatches exist on Kubernetes only, where they are read by injection.

@@ -9,24 +9,32 @@ type Convergence struct {
 	// Enforced maps each source of rows ([Global], or the zone's own name) to the
 	// newest revision of it that every proxy has.
 	Enforced map[string]Mark `json:"enforced,omitempty"`
-	// Proxies are connected; Behind lack something; Rejected refuse something.
-	Proxies  int `json:"proxies"`
-	Behind   int `json:"behind"`
+	// Proxies that are connected to the instance.
+	Proxies int `json:"proxies"`
+	// Of these, how many lack something that they should have.
+	Behind int `json:"behind"`
+	// Of these, how many refused something.
 	Rejected int `json:"rejected"`
-	// Laggards names some of those, with the reason.
+	// Some of those that are behind or refused something, with the reason.
 	Laggards []Laggard `json:"laggards,omitempty"`
 }
 
 // Mark is a revision of one source: a counter that only grows within an epoch.
 type Mark struct {
-	Epoch   string `json:"epoch"`
+	// Changes when a source begins to count anew; counters of different epochs
+	// cannot be compared.
+	Epoch string `json:"epoch"`
+	// Number of the revision.
 	Counter uint64 `json:"counter"`
 }
 
 // Laggard is a proxy that does not have what it should have.
 type Laggard struct {
-	Mesh   string `json:"mesh"`
-	Name   string `json:"name"`
+	// The mesh of the proxy.
+	Mesh string `json:"mesh"`
+	// The name of its Dataplane.
+	Name string `json:"name"`
+	// What it lacks or refused, and why.
 	Reason string `json:"reason"`
 }
 

@@ -11,11 +11,14 @@ import (
 )
 
 // Dataplane is a proxy: the address of a workload, what it listens on and what
-// it calls. A zone proxy is a Dataplane with listeners.
+// it calls. On Kubernetes the control plane writes it for each pod; elsewhere
+// the proxy brings it when it starts. A zone proxy is a Dataplane with
+// listeners.
 type Dataplane struct {
 	_ struct{} `gone:"probes" use:"networking.inbound[].serviceProbe"`
 	_ struct{} `gone:"metrics" use:"MeshMetric"`
 
+	// How the proxy is reached and what it reaches.
 	Networking Networking `json:"networking" req:"true"`
 }
 
@@ -24,57 +27,87 @@ type Networking struct {
 	_ struct{} `gone:"advertisedAddress" use:"MeshZoneAddress"`
 	_ struct{} `gone:"ingress" use:"networking.listeners with type ZoneIngress"`
 
-	// Address is the IP address or DNS name under which other proxies reach it.
-	Address             string               `json:"address,omitempty"`
-	Admin               *EnvoyAdmin          `json:"admin,omitempty"`
-	Inbound             []Inbound            `json:"inbound,omitempty"`
-	Outbound            []Outbound           `json:"outbound,omitempty"`
-	Gateway             *Gateway             `json:"gateway,omitempty"`
+	// The IP address or DNS name under which other proxies reach it; not
+	// 0.0.0.0.
+	Address string `json:"address,omitempty"`
+	// Envoy's administration.
+	Admin *EnvoyAdmin `json:"admin,omitempty"`
+	// Ports of the workload that others may call.
+	Inbound []Inbound `json:"inbound,omitempty"`
+	// Local ports through which the workload calls services; not needed with
+	// transparent proxying.
+	Outbound []Outbound `json:"outbound,omitempty"`
+	// Marks the proxy of a gateway of your own, such as an ingress controller;
+	// it has no inbounds and no listeners.
+	Gateway *Gateway `json:"gateway,omitempty"`
+	// Says that the host redirects traffic to the proxy, so that services are
+	// called by name and port. Absent: it does not.
 	TransparentProxying *TransparentProxying `json:"transparentProxying,omitempty"`
-	Listeners           []ZoneListener       `json:"listeners,omitempty"`
+	// Makes it a zone proxy: where it takes traffic from other zones, or to them
+	// and to external services.
+	Listeners []ZoneListener `json:"listeners,omitempty"`
 }
 
 // EnvoyAdmin is Envoy's own administration.
 type EnvoyAdmin struct {
+	// The port of Envoy's administration on 127.0.0.1. Absent: that of the
+	// control plane's settings, 9901 unless changed.
 	Port uint32 `json:"port,omitempty" max:"65535"`
 }
 
 // Inbound is a port of the workload.
 type Inbound struct {
-	// Name is the section by which policies and services name it; the port as
-	// text when empty.
+	// The section by which policies (sectionName) and services (targetPort) mean
+	// it. Absent: the port as text.
 	Name string `json:"name,omitempty"`
-	// Address is an IP address; networking.address when empty.
+	// The IP address on which the proxy listens. Absent: networking.address.
 	Address string `json:"address,omitempty"`
-	Port    uint32 `json:"port" req:"true" min:"1" max:"65535"`
-	// ServicePort and ServiceAddress are where the workload itself listens;
-	// Port and Address when unset.
-	ServicePort    uint32 `json:"servicePort,omitempty" max:"65535"`
+	// The port on which the proxy listens for others; with transparent proxying
+	// that of the workload.
+	Port uint32 `json:"port" req:"true" min:"1" max:"65535"`
+	// The port on which the workload itself listens. Absent: port.
+	ServicePort uint32 `json:"servicePort,omitempty" max:"65535"`
+	// The IP address on which the workload itself listens. Absent: the address
+	// of the inbound.
 	ServiceAddress string `json:"serviceAddress,omitempty"`
-	// Protocol is grpc, http, http2, tcp; also read: tls, mysql. Empty: the tag
-	// kuma.io/protocol, else tcp.
+	// What the workload speaks: http, http2, grpc or tcp; also read: tls, mysql.
+	// HTTP policies need more than tcp. Absent: the tag kuma.io/protocol, else
+	// tcp.
 	Protocol string `json:"protocol,omitempty"`
-	// Tags are of older releases; see [Tag]. Labels of the Dataplane replace them.
+	// Tags of earlier releases, which older forms of policies select by. Labels
+	// of the Dataplane replace them.
 	Tags map[string]string `json:"tags,omitempty"`
-	// State Ignored cannot be called, but has an identity.
-	State        string        `json:"state,omitempty" enum:"Ready,NotReady,Ignored" default:"Ready"`
-	Health       *Health       `json:"health,omitempty"`
+	// NotReady gets no traffic; Ignored belongs to no service either, but has an
+	// identity.
+	State string `json:"state,omitempty" enum:"Ready,NotReady,Ignored" default:"Ready"`
+	// Health as it is known from elsewhere. Absent: healthy.
+	Health *Health `json:"health,omitempty"`
+	// How the proxy checks its workload; with it the inbound is not ready until
+	// the first good answer.
 	ServiceProbe *ServiceProbe `json:"serviceProbe,omitempty"`
 }
 
 // Health is what is known of a workload from elsewhere.
 type Health struct {
+	// false keeps traffic away. Absent: false.
 	Ready bool `json:"ready,omitempty"`
 }
 
 // ServiceProbe is how the proxy checks its workload. An inbound with a probe is
 // not ready until the first answer.
 type ServiceProbe struct {
-	Interval           *ProtoDuration `json:"interval,omitempty"`
-	Timeout            *ProtoDuration `json:"timeout,omitempty"`
-	UnhealthyThreshold *uint32        `json:"unhealthyThreshold,omitempty"`
-	HealthyThreshold   *uint32        `json:"healthyThreshold,omitempty"`
-	TCP                *TCPProbe      `json:"tcp,omitempty"`
+	// Time between two checks. Absent: that of the control plane, 1s unless
+	// changed.
+	Interval *ProtoDuration `json:"interval,omitempty"`
+	// How long an answer may take. Absent: that of the control plane, 2s unless
+	// changed.
+	Timeout *ProtoDuration `json:"timeout,omitempty"`
+	// Failed checks in a row before the inbound is not ready. Absent: 1.
+	UnhealthyThreshold *uint32 `json:"unhealthyThreshold,omitempty"`
+	// Good checks in a row before it is ready again. Absent: 1.
+	HealthyThreshold *uint32 `json:"healthyThreshold,omitempty"`
+	// Checks that the port accepts connections, the only sort there is: {}.
+	TCP *TCPProbe `json:"tcp,omitempty"`
 }
 
 // TCPProbe checks that the port accepts connections.
@@ -84,18 +117,27 @@ type TCPProbe struct{}
 type Outbound struct {
 	_ struct{} `gone:"tags" use:"backendRef"`
 
-	// Address is an IP address; 127.0.0.1 when empty.
-	Address    string             `json:"address,omitempty"`
-	Port       uint32             `json:"port" req:"true" min:"1" max:"65535"`
+	// The IP address on which the proxy listens for the workload. Absent:
+	// 127.0.0.1.
+	Address string `json:"address,omitempty"`
+	// The port that the workload calls.
+	Port uint32 `json:"port" req:"true" min:"1" max:"65535"`
+	// The service behind it.
 	BackendRef OutboundBackendRef `json:"backendRef" req:"true"`
 }
 
 // OutboundBackendRef names a port of a service by the name of the service at
-// this control plane or by labels (the oldest match).
+// this control plane or by labels.
 type OutboundBackendRef struct {
-	Kind   string            `json:"kind" req:"true" enum:"MeshService,MeshExternalService,MeshMultiZoneService"`
-	Name   string            `json:"name,omitempty"`
-	Port   uint32            `json:"port,omitempty" max:"65535"`
+	// The kind of the service: of one zone, outside of the mesh, or of several
+	// zones.
+	Kind string `json:"kind" req:"true" enum:"MeshService,MeshExternalService,MeshMultiZoneService"`
+	// The name by which calls of this control plane's API name the service.
+	Name string `json:"name,omitempty"`
+	// The port of the service, by number; not needed for a MeshExternalService.
+	Port uint32 `json:"port,omitempty" max:"65535"`
+	// Labels that the service carries, in place of name; of several that do the
+	// oldest is taken, and without any nothing listens.
 	Labels map[string]string `json:"labels,omitempty"`
 	// Older means the first port of the service, if there is no Port.
 	Older *OlderRef `json:"older,omitempty" meant:"true"`
@@ -104,7 +146,11 @@ type OutboundBackendRef struct {
 // Gateway marks the proxy of a gateway of the user's own: traffic into it is
 // not in the mesh.
 type Gateway struct {
-	Type string            `json:"type,omitempty" enum:"DELEGATED" default:"DELEGATED"`
+	// DELEGATED is a gateway of your own, which calls services through the
+	// proxy.
+	Type string `json:"type,omitempty" enum:"DELEGATED" default:"DELEGATED"`
+	// Tags of earlier releases, with kuma.io/service if there are any. Labels of
+	// the Dataplane are enough.
 	Tags map[string]string `json:"tags,omitempty"`
 }
 
@@ -113,37 +159,57 @@ type TransparentProxying struct {
 	_ struct{} `gone:"reachableServices" use:"reachableBackends"`
 	_ struct{} `gone:"redirectPortInboundV6" use:"ipFamilyMode"`
 
-	RedirectPortInbound  uint32 `json:"redirectPortInbound,omitempty" max:"65535"`
+	// The port of the proxy to which the host redirects incoming connections;
+	// what the proxy says of itself when it starts goes before it. Absent: they
+	// are not redirected.
+	RedirectPortInbound uint32 `json:"redirectPortInbound,omitempty" max:"65535"`
+	// The port of the proxy to which the host redirects outgoing connections;
+	// what the proxy says of itself when it starts goes before it. Absent: they
+	// are not redirected.
 	RedirectPortOutbound uint32 `json:"redirectPortOutbound,omitempty" max:"65535"`
-	IPFamilyMode         string `json:"ipFamilyMode,omitempty" enum:"UnSpecified,DualStack,IPv4,IPv6"`
-	// DirectAccessServices are names of services that are called by the
-	// addresses of their members; * means all.
+	// Which addresses the host redirects. Absent: both families.
+	IPFamilyMode string `json:"ipFamilyMode,omitempty" enum:"UnSpecified,DualStack,IPv4,IPv6"`
+	// Services, by the label kuma.io/service of their Dataplanes, whose members
+	// can be called by their own addresses, without TLS; [*] is all.
 	DirectAccessServices []string `json:"directAccessServices,omitempty"`
-	// ReachableBackends nil: everything is reachable.
+	// The only services that the proxy is configured for, which keeps it small
+	// in a large mesh. Absent: all.
 	ReachableBackends *ReachableBackends `json:"reachableBackends,omitempty"`
 }
 
-// ReachableBackends are the only services the proxy calls; none: nothing.
+// ReachableBackends are the only services the proxy calls.
 type ReachableBackends struct {
+	// The services; absent or []: none.
 	Refs []ReachableBackendRef `json:"refs,omitempty"`
 }
 
 // ReachableBackendRef names a service by name and namespace or by labels.
 type ReachableBackendRef struct {
-	Kind      string            `json:"kind" req:"true" enum:"MeshService,MeshExternalService,MeshMultiZoneService"`
-	Name      string            `json:"name,omitempty"`
-	Namespace string            `json:"namespace,omitempty"`
-	Port      *uint32           `json:"port,omitempty" min:"1" max:"65535"`
-	Labels    map[string]string `json:"labels,omitempty"`
+	// The kind of the service.
+	Kind string `json:"kind" req:"true" enum:"MeshService,MeshExternalService,MeshMultiZoneService"`
+	// The name of one service; not together with labels.
+	Name string `json:"name,omitempty"`
+	// Its namespace on Kubernetes; only together with name.
+	Namespace string `json:"namespace,omitempty"`
+	// One of its ports, by number. Absent: all.
+	Port *uint32 `json:"port,omitempty" min:"1" max:"65535"`
+	// Labels that services carry, in place of name; all that do are reachable.
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // ZoneListener is where a zone proxy takes traffic from or to other zones.
 type ZoneListener struct {
-	Type    string `json:"type" req:"true" enum:"ZoneIngress,ZoneEgress" enumFrom:"1"`
+	// ZoneIngress takes calls from other zones to services of this zone;
+	// ZoneEgress takes calls of this zone to external services.
+	Type string `json:"type" req:"true" enum:"ZoneIngress,ZoneEgress" enumFrom:"1"`
+	// The IP address or DNS name on which the proxy listens; for others to
+	// reach, MeshZoneAddress says where.
 	Address string `json:"address,omitempty"`
-	Port    uint32 `json:"port" req:"true" min:"1" max:"65535"`
-	// Name is the section by which policies name it; the port as text when empty.
-	Name  string `json:"name,omitempty"`
+	// The port on which the proxy listens.
+	Port uint32 `json:"port" req:"true" min:"1" max:"65535"`
+	// The section by which policies mean it. Absent: the port as text.
+	Name string `json:"name,omitempty"`
+	// NotReady gets no traffic.
 	State string `json:"state,omitempty" enum:"Ready,NotReady" default:"Ready"`
 }
 

@@ -2,14 +2,20 @@ package api
 
 import "strconv"
 
-// MeshExternalService is a service outside of the mesh, which proxies call
-// through an egress of their zone.
+// MeshExternalService gives a service outside of the mesh a name and a virtual
+// IP inside of it, so that policies can speak of it. Proxies call it through an
+// egress of their zone, which needs an identity, as they do.
 type MeshExternalService struct {
+	// How the service is called inside of the mesh.
 	Match ExternalMatch `json:"match" req:"true"`
-	// Extension is opaque to the control plane; with it Endpoints and TLS are not judged.
+	// For endpoints that another program provides. It is opaque to the control
+	// plane; with it endpoints and tls are not judged.
 	Extension *ExternalExtension `json:"extension,omitempty"`
+	// Where the service is.
 	Endpoints []ExternalEndpoint `json:"endpoints,omitempty"`
-	TLS       *ExternalTLS       `json:"tls,omitempty"`
+	// TLS that the egress starts towards the endpoints. Absent: what the caller
+	// sends is passed on as it is.
+	TLS *ExternalTLS `json:"tls,omitempty"`
 }
 
 // Section is the name of the only port.
@@ -17,48 +23,74 @@ func (s *MeshExternalService) Section() string { return strconv.Itoa(int(s.Match
 
 // ExternalMatch says how the service is called inside of the mesh.
 type ExternalMatch struct {
-	Type     string `json:"type,omitempty" enum:"HostnameGenerator" default:"HostnameGenerator"`
-	Port     int32  `json:"port" req:"true" min:"1" max:"65535"`
+	// How callers find the service: by a host name that a HostnameGenerator
+	// makes, which leads to its virtual IP.
+	Type string `json:"type,omitempty" enum:"HostnameGenerator" default:"HostnameGenerator"`
+	// The port that callers use; it may differ from those of the endpoints.
+	Port int32 `json:"port" req:"true" min:"1" max:"65535"`
+	// What is spoken on the port: HTTP policies need more than tcp.
 	Protocol string `json:"protocol,omitempty" enum:"tcp,grpc,http,http2" default:"tcp"`
 }
 
 // ExternalExtension is what another program makes of the service.
 type ExternalExtension struct {
-	Type   string         `json:"type" req:"true" minLen:"1"`
+	// Which program it is for.
+	Type string `json:"type" req:"true" minLen:"1"`
+	// Settings of that program.
 	Config map[string]any `json:"config,omitempty"`
 }
 
 // ExternalEndpoint is an address of the service.
 type ExternalEndpoint struct {
-	// Address is an IP address or a DNS name.
+	// An IP address or a DNS name, which Envoy resolves again and again.
 	Address string `json:"address" req:"true" minLen:"1"`
-	Port    int32  `json:"port" req:"true" min:"1" max:"65535"`
-	// Priority 0 is tried first.
+	// The port at that address.
+	Port int32 `json:"port" req:"true" min:"1" max:"65535"`
+	// Endpoints of a higher number are called only when those of lower numbers
+	// are not healthy. Absent: 0, called first.
 	Priority *uint32 `json:"priority,omitempty" min:"0" max:"128"`
 }
 
 // ExternalTLS is how the egress speaks to the service.
 type ExternalTLS struct {
-	Enabled            bool                  `json:"enabled,omitempty"`
-	Version            *TLSVersion           `json:"version,omitempty"`
-	AllowRenegotiation bool                  `json:"allowRenegotiation,omitempty"`
-	Verification       *ExternalVerification `json:"verification,omitempty"`
+	// Switches TLS on.
+	Enabled bool `json:"enabled,omitempty"`
+	// Which versions are offered; absent: those of Envoy.
+	Version *TLSVersion `json:"version,omitempty"`
+	// Lets the server renegotiate, which old servers need and TLS 1.3 has not: a
+	// risk otherwise.
+	AllowRenegotiation bool `json:"allowRenegotiation,omitempty"`
+	// Whom the egress believes, and who it is itself. Absent: the certificate is
+	// verified by the authorities of the system.
+	Verification *ExternalVerification `json:"verification,omitempty"`
 }
 
 // ExternalVerification is whom the egress believes, and who it is itself.
 type ExternalVerification struct {
-	// Mode says what of the server's certificate is not looked at.
-	Mode            string            `json:"mode,omitempty" enum:"SkipSAN,SkipCA,Secured,SkipAll" default:"Secured"`
-	ServerName      string            `json:"serverName,omitempty"`
-	SubjectAltNames []SANMatch        `json:"subjectAltNames,omitempty"`
-	CACert          *RemoteDataSource `json:"caCert,omitempty"`
-	ClientCert      *RemoteDataSource `json:"clientCert,omitempty"`
-	ClientKey       *RemoteDataSource `json:"clientKey,omitempty"`
+	// Secured verifies authority and name of the server's certificate; SkipCA
+	// not the authority, SkipSAN not the name, SkipAll neither, and presents no
+	// certificate.
+	Mode string `json:"mode,omitempty" enum:"SkipSAN,SkipCA,Secured,SkipAll" default:"Secured"`
+	// The name that is sent as SNI. Absent: the DNS name of the first endpoint,
+	// and none for an IP address.
+	ServerName string `json:"serverName,omitempty"`
+	// Names of which the certificate must have one. Absent: the server name.
+	SubjectAltNames []SANMatch `json:"subjectAltNames,omitempty"`
+	// The authorities (PEM) that may have signed the certificate. Absent: those
+	// of the system.
+	CACert *RemoteDataSource `json:"caCert,omitempty"`
+	// The certificate chain (PEM) that the egress presents, for mutual TLS;
+	// needs clientKey.
+	ClientCert *RemoteDataSource `json:"clientCert,omitempty"`
+	// The private key (PEM) of clientCert.
+	ClientKey *RemoteDataSource `json:"clientKey,omitempty"`
 }
 
 // SANMatch matches a subject alternative name.
 type SANMatch struct {
-	Type  string `json:"type,omitempty" enum:"Exact,Prefix" default:"Exact"`
+	// Exact is the whole name, Prefix its beginning.
+	Type string `json:"type,omitempty" enum:"Exact,Prefix" default:"Exact"`
+	// A DNS name, URI or IP address, as it is in the certificate.
 	Value string `json:"value" req:"true"`
 }
 

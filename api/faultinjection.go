@@ -2,59 +2,75 @@ package api
 
 import "regexp"
 
-// MeshFaultInjection makes some of the calls to a proxy fail, to see what
-// happens.
+// MeshFaultInjection makes a share of the requests to a proxy fail, wait or
+// answer slowly, to see how callers bear it. Use it for experiments; it
+// concerns HTTP only.
 type MeshFaultInjection struct {
 	_ struct{} `gone:"from" use:"rules"`
 
-	// TargetRef nil is the whole mesh.
+	// The proxies that are called, or one inbound of them; absent: all of the
+	// mesh.
 	TargetRef *TargetRef `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
-	// To is read for compatibility; it injects nothing.
-	To    []MeshFaultInjectionTo   `json:"to,omitempty"`
+	// Read for compatibility; it injects nothing.
+	To []MeshFaultInjectionTo `json:"to,omitempty"`
+	// Faults, by caller. All rules that match a request apply to it.
 	Rules []MeshFaultInjectionRule `json:"rules,omitempty"`
 }
 
 // MeshFaultInjectionTo is read for compatibility.
 type MeshFaultInjectionTo struct {
-	TargetRef TargetRef              `json:"targetRef" req:"true" kinds:"Mesh,MeshService,MeshExternalService,MeshMultiZoneService,MeshHTTPRoute"`
-	Default   MeshFaultInjectionConf `json:"default,omitzero"`
+	// Read for compatibility.
+	TargetRef TargetRef `json:"targetRef" req:"true" kinds:"Mesh,MeshService,MeshExternalService,MeshMultiZoneService,MeshHTTPRoute"`
+	// Read for compatibility.
+	Default MeshFaultInjectionConf `json:"default,omitzero"`
 }
 
 // MeshFaultInjectionRule is about calls from those that match; no matches: from
 // all.
 type MeshFaultInjectionRule struct {
-	Matches []Match                `json:"matches,omitempty"`
+	// The callers, any one of the list; absent: all.
+	Matches []Match `json:"matches,omitempty"`
+	// What happens to their requests.
 	Default MeshFaultInjectionConf `json:"default,omitzero"`
 }
 
 // MeshFaultInjectionConf is faults in the order in which they happen.
 type MeshFaultInjectionConf struct {
+	// Faults, applied in this order, each to its own share of the requests.
 	HTTP []HTTPFault `json:"http,omitzero"`
 }
 
 // HTTPFault happens to a percentage of the requests each.
 type HTTPFault struct {
-	Abort             *AbortFault     `json:"abort,omitempty"`
-	Delay             *DelayFault     `json:"delay,omitempty"`
+	// Answers with an error at once, in place of the application.
+	Abort *AbortFault `json:"abort,omitempty"`
+	// Holds the request before it is passed on.
+	Delay *DelayFault `json:"delay,omitempty"`
+	// Limits how fast the response is sent.
 	ResponseBandwidth *BandwidthFault `json:"responseBandwidth,omitempty"`
 }
 
 // AbortFault answers without asking the application.
 type AbortFault struct {
-	HTTPStatus int32       `json:"httpStatus" req:"true" range:"100,599"`
+	// The status of the answer, such as 503.
+	HTTPStatus int32 `json:"httpStatus" req:"true" range:"100,599"`
+	// The share of the requests; decimals as text: "0.5".
 	Percentage IntOrString `json:"percentage" req:"true" range:"0,100"`
 }
 
 // DelayFault waits first.
 type DelayFault struct {
-	Value      Duration    `json:"value" req:"true" min:"0"`
+	// How long the request is held.
+	Value Duration `json:"value" req:"true" min:"0"`
+	// The share of the requests; decimals as text: "0.5".
 	Percentage IntOrString `json:"percentage" req:"true" range:"0,100"`
 }
 
 // BandwidthFault answers slowly.
 type BandwidthFault struct {
-	// Limit is a number with its unit: "50 Mbps".
-	Limit      string      `json:"limit" req:"true"`
+	// A number with its unit, kbps, Mbps or Gbps: "50 Mbps".
+	Limit string `json:"limit" req:"true"`
+	// The share of the responses; decimals as text: "0.5".
 	Percentage IntOrString `json:"percentage" req:"true" range:"0,100"`
 }
 

@@ -1,64 +1,106 @@
 package api
 
-// MeshHealthCheck has proxies ask the endpoints that they call whether they are
-// well.
+// MeshHealthCheck has proxies probe the endpoints that they call, beside the
+// traffic, and leave out those that do not answer. Use it for services whose
+// failures their own zone does not notice; each proxy probes each endpoint,
+// which adds up.
 type MeshHealthCheck struct {
-	// TargetRef nil is the whole mesh.
-	TargetRef *TargetRef          `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
-	To        []MeshHealthCheckTo `json:"to,omitempty"`
+	// The proxies that probe; absent: all of the mesh.
+	TargetRef *TargetRef `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
+	// Probes, by destination.
+	To []MeshHealthCheckTo `json:"to,omitempty"`
 }
 
 // MeshHealthCheckTo is about calls to a destination.
 type MeshHealthCheckTo struct {
-	TargetRef TargetRef           `json:"targetRef" req:"true" kinds:"Mesh,MeshService,MeshExternalService,MeshMultiZoneService,MeshHTTPRoute"`
-	Default   MeshHealthCheckConf `json:"default,omitzero"`
+	// The destination: all of them (Mesh) or services.
+	TargetRef TargetRef `json:"targetRef" req:"true" kinds:"Mesh,MeshService,MeshExternalService,MeshMultiZoneService,MeshHTTPRoute"`
+	// How it is probed; entries that say more exactly which destination they
+	// mean win, value by value.
+	Default MeshHealthCheckConf `json:"default,omitzero"`
 }
 
 // MeshHealthCheckConf leaves unset what it does not speak of. The protocol of
-// the destination says which of the checks is made.
+// the destination's port chooses the check: http and http2 that of http, grpc
+// that of grpc, tcp that of tcp; where its own is there but disabled, that of
+// tcp.
 type MeshHealthCheckConf struct {
 	_ struct{} `gone:"healthyPanicThreshold" use:"outlierDetection.healthyPanicThreshold of a MeshCircuitBreaker"`
 
-	Interval           *Duration `json:"interval,omitempty" above:"0"`
-	Timeout            *Duration `json:"timeout,omitempty" above:"0"`
-	UnhealthyThreshold *int32    `json:"unhealthyThreshold,omitempty" above:"0"`
-	HealthyThreshold   *int32    `json:"healthyThreshold,omitempty" above:"0"`
-	// InitialJitter delays the first check, IntervalJitter and
-	// IntervalJitterPercent every other, at random up to so much.
-	InitialJitter         *Duration `json:"initialJitter,omitempty" above:"0"`
-	IntervalJitter        *Duration `json:"intervalJitter,omitempty" above:"0"`
-	IntervalJitterPercent *int32    `json:"intervalJitterPercent,omitempty" range:"0,100"`
-	// NoTrafficInterval is the interval for what was never called.
-	NoTrafficInterval            *Duration        `json:"noTrafficInterval,omitempty" above:"0"`
-	EventLogPath                 *string          `json:"eventLogPath,omitempty"`
-	AlwaysLogHealthCheckFailures *bool            `json:"alwaysLogHealthCheckFailures,omitempty"`
-	ReuseConnection              *bool            `json:"reuseConnection,omitempty"`
-	FailTrafficOnPanic           *bool            `json:"failTrafficOnPanic,omitempty"`
-	TCP                          *TCPHealthCheck  `json:"tcp,omitempty"`
-	HTTP                         *HTTPHealthCheck `json:"http,omitempty"`
-	GRPC                         *GRPCHealthCheck `json:"grpc,omitempty"`
+	// Time between two probes of an endpoint. Absent: 1m.
+	Interval *Duration `json:"interval,omitempty" above:"0"`
+	// How long an answer may take before the probe counts as failed. Absent:
+	// 15s.
+	Timeout *Duration `json:"timeout,omitempty" above:"0"`
+	// Failed probes in a row before an endpoint is left out; one is enough for
+	// an unexpected status of HTTP. Absent: 5.
+	UnhealthyThreshold *int32 `json:"unhealthyThreshold,omitempty" above:"0"`
+	// Good probes in a row before an endpoint is used again. Absent: 1.
+	HealthyThreshold *int32 `json:"healthyThreshold,omitempty" above:"0"`
+	// The first probe is delayed at random up to so much. Absent: not at all.
+	InitialJitter *Duration `json:"initialJitter,omitempty" above:"0"`
+	// Every interval is longer at random by up to so much, so that proxies do
+	// not probe in step. Absent: by nothing.
+	IntervalJitter *Duration `json:"intervalJitter,omitempty" above:"0"`
+	// The same as a share of the interval; both may be set and add up.
+	IntervalJitterPercent *int32 `json:"intervalJitterPercent,omitempty" range:"0,100"`
+	// The interval for destinations that were never called. Absent: 60s, Envoy's
+	// own.
+	NoTrafficInterval *Duration `json:"noTrafficInterval,omitempty" above:"0"`
+	// A file beside the proxy in which Envoy notes changes of health, one JSON
+	// object a line. Absent: none.
+	EventLogPath *string `json:"eventLogPath,omitempty"`
+	// Notes every failed probe in it, not only the first. Absent: false.
+	AlwaysLogHealthCheckFailures *bool `json:"alwaysLogHealthCheckFailures,omitempty"`
+	// Keeps one connection for all probes of an endpoint. Absent: true.
+	ReuseConnection *bool `json:"reuseConnection,omitempty"`
+	// When too few endpoints are healthy (the panic threshold of
+	// MeshCircuitBreaker), refuses calls rather than use all endpoints. Absent:
+	// false.
+	FailTrafficOnPanic *bool `json:"failTrafficOnPanic,omitempty"`
+	// The check of destinations that speak tcp.
+	TCP *TCPHealthCheck `json:"tcp,omitempty"`
+	// The check of destinations that speak http or http2.
+	HTTP *HTTPHealthCheck `json:"http,omitempty"`
+	// The check of destinations that speak grpc.
+	GRPC *GRPCHealthCheck `json:"grpc,omitempty"`
 }
 
 // TCPHealthCheck connects; with Send and Receive it also speaks.
 type TCPHealthCheck struct {
-	Disabled *bool    `json:"disabled,omitempty"`
-	Send     *string  `json:"send,omitempty"`
-	Receive  []string `json:"receive,omitzero"`
+	// Switches the check off, where a wider policy switches it on.
+	Disabled *bool `json:"disabled,omitempty"`
+	// Bytes that are sent after connecting, base64. Absent: connecting is the
+	// whole probe.
+	Send *string `json:"send,omitempty"`
+	// Blocks of bytes, base64, that must all be in the answer, in this order.
+	// Absent: any answer is good.
+	Receive []string `json:"receive,omitzero"`
 }
 
 // HTTPHealthCheck asks for a path. ExpectedStatuses empty is 200.
 type HTTPHealthCheck struct {
-	Disabled            *bool           `json:"disabled,omitempty"`
-	Path                *string         `json:"path,omitempty"`
+	// Switches the check off, where a wider policy switches it on; a tcp check,
+	// if there is one, takes its place.
+	Disabled *bool `json:"disabled,omitempty"`
+	// What is asked for with GET, such as /healthz. Absent: /.
+	Path *string `json:"path,omitempty"`
+	// Headers of the probes.
 	RequestHeadersToAdd *HeaderAddition `json:"requestHeadersToAdd,omitempty"`
-	ExpectedStatuses    []int32         `json:"expectedStatuses,omitzero"`
+	// Statuses that are good. Absent: only 200.
+	ExpectedStatuses []int32 `json:"expectedStatuses,omitzero"`
 }
 
 // GRPCHealthCheck calls grpc.health.v1.Health.
 type GRPCHealthCheck struct {
-	Disabled    *bool   `json:"disabled,omitempty"`
+	// Switches the check off, where a wider policy switches it on; a tcp check,
+	// if there is one, takes its place.
+	Disabled *bool `json:"disabled,omitempty"`
+	// The service in the request of grpc.health.v1.Health. Absent: the server as
+	// a whole.
 	ServiceName *string `json:"serviceName,omitempty"`
-	Authority   *string `json:"authority,omitempty"`
+	// The :authority of the request. Absent: the name of the Envoy cluster.
+	Authority *string `json:"authority,omitempty"`
 }
 
 // MeshHealthChecks are written anywhere.

@@ -5,25 +5,35 @@ import (
 	"fmt"
 )
 
-// HostnameGenerator gives services names for DNS.
+// HostnameGenerator gives services of one kind a name in DNS, made from a
+// template; proxies resolve it to the service's virtual IP. All generators that
+// select a service give it a name; of two services that would get the same one
+// the older has it.
 type HostnameGenerator struct {
-	// Selector has exactly one member.
+	// The services that get a name; exactly one member.
 	Selector HostnameSelector `json:"selector,omitzero"`
-	// Template is a Go template over the service.
-	Template  string             `json:"template" req:"true" minLen:"1"`
+	// A Go template of the name: "{{ .DisplayName }}.{{ .Zone }}.mesh.local". It
+	// knows .Name, .DisplayName, .Namespace, .Mesh, .Zone and label "key".
+	Template string `json:"template" req:"true" minLen:"1"`
+	// For names that another program provides.
 	Extension *HostnameExtension `json:"extension,omitempty"`
 }
 
 // HostnameSelector selects services of one kind.
 type HostnameSelector struct {
-	MeshService          *LabelSelector `json:"meshService,omitempty"`
-	MeshExternalService  *LabelSelector `json:"meshExternalService,omitempty"`
+	// MeshServices with these labels; {} is all of them.
+	MeshService *LabelSelector `json:"meshService,omitempty"`
+	// MeshExternalServices with these labels; {} is all of them.
+	MeshExternalService *LabelSelector `json:"meshExternalService,omitempty"`
+	// MeshMultiZoneServices with these labels; {} is all of them.
 	MeshMultiZoneService *LabelSelector `json:"meshMultiZoneService,omitempty"`
 }
 
 // HostnameExtension is opaque to the control plane.
 type HostnameExtension struct {
-	Type   string         `json:"type" req:"true" minLen:"1"`
+	// Which program it is for.
+	Type string `json:"type" req:"true" minLen:"1"`
+	// Settings of that program.
 	Config map[string]any `json:"config,omitempty"`
 }
 

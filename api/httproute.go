@@ -6,106 +6,157 @@ import (
 	"strings"
 )
 
-// MeshHTTPRoute says where requests to a service go.
+// MeshHTTPRoute says where requests to a service go, by path, method, headers
+// and query: to split traffic between versions, redirect, rewrite or mirror.
+// Requests that no rule matches go to the service itself.
 type MeshHTTPRoute struct {
-	// TargetRef nil is the whole mesh.
-	TargetRef *TargetRef        `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
-	To        []MeshHTTPRouteTo `json:"to,omitempty"`
+	// The proxies that call; absent: all of the mesh.
+	TargetRef *TargetRef `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
+	// Routes, by the service that is called.
+	To []MeshHTTPRouteTo `json:"to,omitempty"`
 }
 
 // MeshHTTPRouteTo is the routes of one destination.
 type MeshHTTPRouteTo struct {
+	// The service that clients call, all of its ports or the one in sectionName.
+	// Its protocol must be http, http2 or grpc, or tcp.
 	TargetRef TargetRef `json:"targetRef" req:"true" kinds:"Mesh,MeshService,MeshExternalService,MeshMultiZoneService,MeshHTTPRoute"`
-	// Hostnames is of older forms and must be empty.
-	Hostnames []string        `json:"hostnames,omitempty"`
-	Rules     []HTTPRouteRule `json:"rules,omitempty"`
+	// Of older forms; must be empty.
+	Hostnames []string `json:"hostnames,omitempty"`
+	// What happens to which requests. The most specific match decides, not the
+	// order: exact paths, then longer prefixes, then regular expressions; then
+	// method, more headers, more query parameters.
+	Rules []HTTPRouteRule `json:"rules,omitempty"`
 }
 
 // HTTPRouteRule is what happens to requests that fit any of the matches.
 type HTTPRouteRule struct {
-	Matches []HTTPMatch   `json:"matches" req:"true" minItems:"1"`
+	// Which requests, any one of the list.
+	Matches []HTTPMatch `json:"matches" req:"true" minItems:"1"`
+	// What happens to them. Rules with equal matches, of several policies, are
+	// merged.
 	Default HTTPRouteConf `json:"default" req:"true"`
 }
 
 // HTTPMatch tells requests apart; all conditions must hold.
 type HTTPMatch struct {
-	Path        *PathMatch    `json:"path,omitempty"`
-	Method      string        `json:"method,omitempty" enum:"CONNECT,DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT,TRACE"`
-	QueryParams []QueryMatch  `json:"queryParams,omitempty"`
-	Headers     []HeaderMatch `json:"headers,omitempty"`
+	// Absent: any path.
+	Path *PathMatch `json:"path,omitempty"`
+	// Absent: any method.
+	Method string `json:"method,omitempty" enum:"CONNECT,DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT,TRACE"`
+	// Parameters that must all match, each name once.
+	QueryParams []QueryMatch `json:"queryParams,omitempty"`
+	// Headers that must all match.
+	Headers []HeaderMatch `json:"headers,omitempty"`
 }
 
 // PathMatch matches the path. PathPrefix matches whole segments.
 type PathMatch struct {
-	Type  string `json:"type" req:"true" enum:"Exact,PathPrefix,RegularExpression"`
+	// PathPrefix matches whole segments: /v2 matches /v2 and /v2/a, not /v20. A
+	// RegularExpression (RE2) matches the whole path.
+	Type string `json:"type" req:"true" enum:"Exact,PathPrefix,RegularExpression"`
+	// An absolute path such as /v2, without a slash at the end for a prefix; or
+	// the expression.
 	Value string `json:"value" req:"true" minLen:"1"`
 }
 
 // QueryMatch matches a query parameter.
 type QueryMatch struct {
-	Type  string `json:"type" req:"true" enum:"Exact,RegularExpression"`
-	Name  string `json:"name" req:"true" minLen:"1"`
+	// How the value is compared.
+	Type string `json:"type" req:"true" enum:"Exact,RegularExpression"`
+	// The name of the parameter.
+	Name string `json:"name" req:"true" minLen:"1"`
+	// The whole value, or a regular expression (RE2) for the whole of it.
 	Value string `json:"value" req:"true"`
 }
 
 // HTTPRouteConf leaves unset what it does not speak of.
 type HTTPRouteConf struct {
+	// Changes of requests and responses, all of them.
 	Filters []HTTPFilter `json:"filters,omitempty"`
-	// BackendRefs is where requests go; none: to the destination itself.
+	// Where requests go, by weight; absent: to the service itself. The share of
+	// references that are not resolved is answered with 500.
 	BackendRefs []BackendRef `json:"backendRefs,omitempty"`
 }
 
 // HTTPFilter changes a request or a response; the member named by Type is set.
 type HTTPFilter struct {
-	Type                   string           `json:"type" req:"true" enum:"RequestHeaderModifier,ResponseHeaderModifier,RequestRedirect,URLRewrite,RequestMirror"`
-	RequestHeaderModifier  *HeaderModifier  `json:"requestHeaderModifier,omitempty" when:"RequestHeaderModifier"`
-	ResponseHeaderModifier *HeaderModifier  `json:"responseHeaderModifier,omitempty" when:"ResponseHeaderModifier"`
-	RequestRedirect        *RequestRedirect `json:"requestRedirect,omitempty" when:"RequestRedirect"`
-	URLRewrite             *URLRewrite      `json:"urlRewrite,omitempty" when:"URLRewrite"`
-	RequestMirror          *RequestMirror   `json:"requestMirror,omitempty" when:"RequestMirror"`
+	// Which of the members says what is done.
+	Type string `json:"type" req:"true" enum:"RequestHeaderModifier,ResponseHeaderModifier,RequestRedirect,URLRewrite,RequestMirror"`
+	// Changes headers before the request is passed on.
+	RequestHeaderModifier *HeaderModifier `json:"requestHeaderModifier,omitempty" when:"RequestHeaderModifier"`
+	// Changes headers of the response.
+	ResponseHeaderModifier *HeaderModifier `json:"responseHeaderModifier,omitempty" when:"ResponseHeaderModifier"`
+	// Answers with a redirect; nothing is passed on.
+	RequestRedirect *RequestRedirect `json:"requestRedirect,omitempty" when:"RequestRedirect"`
+	// Changes host or path before the request is passed on.
+	URLRewrite *URLRewrite `json:"urlRewrite,omitempty" when:"URLRewrite"`
+	// Sends a copy elsewhere, whose answer is dropped.
+	RequestMirror *RequestMirror `json:"requestMirror,omitempty" when:"RequestMirror"`
 }
 
 // HeaderModifier changes headers; a name appears once.
 type HeaderModifier struct {
-	Set    []HeaderKeyValue `json:"set,omitempty" maxItems:"16"`
-	Add    []HeaderKeyValue `json:"add,omitempty" maxItems:"16"`
-	Remove []string         `json:"remove,omitempty" maxItems:"16"`
+	// Headers that replace those of the same name.
+	Set []HeaderKeyValue `json:"set,omitempty" maxItems:"16"`
+	// Headers that are added to those of the same name.
+	Add []HeaderKeyValue `json:"add,omitempty" maxItems:"16"`
+	// Names of headers that are taken out.
+	Remove []string `json:"remove,omitempty" maxItems:"16"`
 }
 
 // HeaderKeyValue is a header.
 type HeaderKeyValue struct {
-	Name  string `json:"name" req:"true" minLen:"1" maxLen:"256" pattern:"^[a-z0-9!#$%&'*+\\-.^_\\x60|~]+$"`
+	// The header, in lower case.
+	Name string `json:"name" req:"true" minLen:"1" maxLen:"256" pattern:"^[a-z0-9!#$%&'*+\\-.^_\\x60|~]+$"`
+	// Its value.
 	Value string `json:"value" req:"true"`
 }
 
 // RequestRedirect answers with another address to ask.
 type RequestRedirect struct {
-	Scheme     string       `json:"scheme,omitempty" enum:"http,https"`
-	Hostname   string       `json:"hostname,omitempty"`
-	Port       uint32       `json:"port,omitempty" min:"1" max:"65535"`
-	StatusCode uint32       `json:"statusCode,omitempty" enum:"301,302,303,307,308" default:"302"`
-	Path       *PathRewrite `json:"path,omitempty"`
+	// Absent: that of the request.
+	Scheme string `json:"scheme,omitempty" enum:"http,https"`
+	// A DNS name. Absent: that of the request.
+	Hostname string `json:"hostname,omitempty"`
+	// Absent: that of the request.
+	Port uint32 `json:"port,omitempty" min:"1" max:"65535"`
+	// 301 and 308 are for good, the others for now; 307 and 308 keep the method.
+	StatusCode uint32 `json:"statusCode,omitempty" enum:"301,302,303,307,308" default:"302"`
+	// Absent: that of the request.
+	Path *PathRewrite `json:"path,omitempty"`
 }
 
 // URLRewrite changes what the destination sees of the address.
 type URLRewrite struct {
-	Hostname              string       `json:"hostname,omitempty"`
-	Path                  *PathRewrite `json:"path,omitempty"`
-	HostToBackendHostname bool         `json:"hostToBackendHostname,omitempty"`
+	// What the destination sees as host, a DNS name. Absent: as the client sent
+	// it.
+	Hostname string `json:"hostname,omitempty"`
+	// What the destination sees as path. Absent: as the client sent it.
+	Path *PathRewrite `json:"path,omitempty"`
+	// Of gateways; must not be set.
+	HostToBackendHostname bool `json:"hostToBackendHostname,omitempty"`
 }
 
 // PathRewrite replaces the whole path or the prefix that matched.
 type PathRewrite struct {
-	Type               string `json:"type" req:"true" enum:"ReplaceFullPath,ReplacePrefixMatch"`
-	ReplaceFullPath    string `json:"replaceFullPath,omitempty"`
+	// Whether the whole path is replaced or only the prefix that matched, which
+	// all matches of the rule must then have.
+	Type string `json:"type" req:"true" enum:"ReplaceFullPath,ReplacePrefixMatch"`
+	// The new path; for ReplaceFullPath. The query stays.
+	ReplaceFullPath string `json:"replaceFullPath,omitempty"`
+	// What stands for the prefix: with match /v2 and "/" here, /v2/a becomes /a.
+	// For ReplacePrefixMatch.
 	ReplacePrefixMatch string `json:"replacePrefixMatch,omitempty"`
 }
 
 // RequestMirror sends a copy of requests elsewhere.
 type RequestMirror struct {
-	// Percentage nil is all requests.
+	// The share of requests that are copied; decimals as text: "0.5". Absent:
+	// all.
 	Percentage *IntOrString `json:"percentage,omitempty" range:"0,100"`
-	BackendRef BackendRef   `json:"backendRef" req:"true"`
+	// Who gets the copies; if it is not resolved, nobody.
+	BackendRef BackendRef `json:"backendRef" req:"true"`
 }
 
 // MeshHTTPRoutes are written anywhere.

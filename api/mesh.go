@@ -2,44 +2,51 @@ package api
 
 import "encoding/json"
 
-// Mesh is a set of services that may know of each other; everything with a mesh
-// belongs to exactly one. Most of its fields are those of earlier releases: what
-// they mean is kept (see [MeshRows]), or holds anyway, or they are refused with
-// what replaces them.
+// Mesh is a set of services that may know of each other, with one set of
+// policies and identities; everything with a mesh belongs to exactly one. Use
+// several for parts that must have nothing to do with each other. Most fields
+// are those of earlier releases: what they mean is kept, or holds anyway, or
+// they are refused with what replaces them.
 type Mesh struct {
 	_ struct{} `gone:"logging" use:"MeshAccessLog"`
 	_ struct{} `gone:"tracing" use:"MeshTrace"`
 	_ struct{} `gone:"metrics" use:"MeshMetric"`
 	_ struct{} `gone:"constraints" use:""`
 
-	// MTLS nil leaves identities to MeshIdentity.
-	MTLS         *MeshMTLS         `json:"mtls,omitempty"`
-	Networking   *MeshNetworking   `json:"networking,omitempty"`
-	Routing      *MeshRouting      `json:"routing,omitempty"`
+	// The identities of earlier releases: a MeshIdentity and a MeshTLS are made
+	// of it. Absent: identities are left to MeshIdentity.
+	MTLS *MeshMTLS `json:"mtls,omitempty"`
+	// Of earlier releases; see MeshPassthrough.
+	Networking *MeshNetworking `json:"networking,omitempty"`
+	// Of earlier releases; accepted as far as it says what holds anyway.
+	Routing *MeshRouting `json:"routing,omitempty"`
+	// Of earlier releases; the mode Exclusive is accepted, as it holds anyway.
 	MeshServices *MeshServicesMode `json:"meshServices,omitempty"`
-	// SkipCreatingInitialPolicies are the kinds of which a new mesh gets no
-	// initial row; * means all of them.
+	// Kinds of which a new mesh gets no initial policy or identity, such as
+	// [MeshRetry]; [*] is all of them. It has no effect later.
 	SkipCreatingInitialPolicies []string `json:"skipCreatingInitialPolicies,omitempty"`
 }
 
 // MeshNetworking is what proxies may reach beside the mesh.
 type MeshNetworking struct {
+	// What proxies may call beside the mesh.
 	Outbound *MeshOutbound `json:"outbound,omitempty"`
 }
 
 // MeshOutbound says whether addresses that no service has can be called.
 type MeshOutbound struct {
-	// Passthrough nil is true.
+	// false makes a MeshPassthrough with mode None: addresses that no service
+	// has cannot be called. Absent: true.
 	Passthrough *bool `json:"passthrough,omitempty"`
 }
 
 // MeshRouting is accepted as far as it says what holds anyway.
 type MeshRouting struct {
 	_ struct{} `gone:"zoneEgress" use:"Dataplane listeners with type ZoneEgress"`
-	// Endpoints of the own zone are always preferred, and external services
-	// always need a permission: MeshLoadBalancingStrategy and
-	// MeshTrafficPermission say otherwise.
-	LocalityAwareLoadBalancing             bool `json:"localityAwareLoadBalancing,omitempty"`
+	// Holds anyway: endpoints of the own zone are preferred, unless a
+	// MeshLoadBalancingStrategy says otherwise.
+	LocalityAwareLoadBalancing bool `json:"localityAwareLoadBalancing,omitempty"`
+	// Holds anyway: external services need a MeshTrafficPermission.
 	DefaultForbidMeshExternalServiceAccess bool `json:"defaultForbidMeshExternalServiceAccess,omitempty"`
 }
 

@@ -2,44 +2,61 @@ package api
 
 // MeshInsight counts what is in a mesh. It has the name of its mesh.
 type MeshInsight struct {
-	Dataplanes       DataplaneStat           `json:"dataplanes,omitzero"`
-	DataplanesByType DataplanesByType        `json:"dataplanesByType,omitzero"`
-	DPVersions       DataplaneVersionStats   `json:"dpVersions,omitzero"`
-	MTLS             DataplaneBackendStats   `json:"mTLS,omitzero"`
-	Resources        map[string]ResourceStat `json:"resources,omitempty"`
+	// All proxies of the mesh.
+	Dataplanes DataplaneStat `json:"dataplanes,omitzero"`
+	// The same, sidecars and gateways apart.
+	DataplanesByType DataplanesByType `json:"dataplanesByType,omitzero"`
+	// The same, by the versions that run.
+	DPVersions DataplaneVersionStats `json:"dpVersions,omitzero"`
+	// The same, by certificates.
+	MTLS DataplaneBackendStats `json:"mTLS,omitzero"`
+	// How many resources there are, by kind.
+	Resources map[string]ResourceStat `json:"resources,omitempty"`
 }
 
 // DataplaneStat counts Dataplanes by what [DataplaneStatus] says of them.
 type DataplaneStat struct {
-	Total             uint32 `json:"total,omitempty"`
-	Online            uint32 `json:"online,omitempty"`
-	Offline           uint32 `json:"offline,omitempty"`
+	// All of them.
+	Total uint32 `json:"total,omitempty"`
+	// Connected, and everything is ready.
+	Online uint32 `json:"online,omitempty"`
+	// Not connected, or nothing is ready.
+	Offline uint32 `json:"offline,omitempty"`
+	// Connected, and a part is ready.
 	PartiallyDegraded uint32 `json:"partiallyDegraded,omitempty"`
 }
 
 // DataplanesByType counts sidecars and gateways. Gateway is all gateways; those
 // of the user's own are the only ones there are.
 type DataplanesByType struct {
-	Standard         DataplaneStat `json:"standard,omitzero"`
-	Gateway          DataplaneStat `json:"gateway,omitzero"`
+	// Proxies of workloads.
+	Standard DataplaneStat `json:"standard,omitzero"`
+	// All gateways.
+	Gateway DataplaneStat `json:"gateway,omitzero"`
+	// Gateways of the user's own, which are the only ones there are.
 	GatewayDelegated DataplaneStat `json:"gatewayDelegated,omitzero"`
 }
 
 // DataplaneVersionStats counts by the versions that the newest connection named.
 type DataplaneVersionStats struct {
+	// By the version of the program that keeps Envoy running.
 	KumaDP map[string]DataplaneStat `json:"kumaDp,omitempty"`
-	Envoy  map[string]DataplaneStat `json:"envoy,omitempty"`
+	// By the version of Envoy.
+	Envoy map[string]DataplaneStat `json:"envoy,omitempty"`
 }
 
 // DataplaneBackendStats counts by who issued the certificate, and by whom the
 // proxy believes: KRIs of MeshIdentities and MeshTrusts.
 type DataplaneBackendStats struct {
-	IssuedBackends    map[string]DataplaneStat `json:"issuedBackends,omitempty"`
+	// By the KRI of the MeshIdentity that issued the certificate.
+	IssuedBackends map[string]DataplaneStat `json:"issuedBackends,omitempty"`
+	// By the KRI of a MeshTrust that the proxy believes.
 	SupportedBackends map[string]DataplaneStat `json:"supportedBackends,omitempty"`
 }
 
 // ResourceStat counts the resources of a kind.
 type ResourceStat struct {
+	// All of them.
 	Total uint32 `json:"total,omitempty"`
 }
 
@@ -55,23 +72,33 @@ var MeshInsights = newKind(Kind[MeshInsight]{
 // Workloads have a status of their own now: nobody writes one any more, and
 // those of older peers are shown as they come.
 type ServiceInsight struct {
+	// By the name of the service.
 	Services map[string]ServiceInsightService `json:"services,omitempty"`
 }
 
 // ServiceInsightService is one of the services.
 type ServiceInsightService struct {
-	Status         string                `json:"status,omitempty" enum:"none,offline,partially_degraded,online,not_available"`
-	Dataplanes     *ServiceInsightCounts `json:"dataplanes,omitempty"`
-	IssuedBackends map[string]uint32     `json:"issuedBackends,omitempty"`
-	ServiceType    string                `json:"serviceType,omitempty" enum:"internal,external,gateway_delegated,gateway_builtin"`
-	AddressPort    string                `json:"addressPort,omitempty"`
-	Zones          []string              `json:"zones,omitempty"`
+	// Taken over all proxies of the service.
+	Status string `json:"status,omitempty" enum:"none,offline,partially_degraded,online,not_available"`
+	// Its proxies.
+	Dataplanes *ServiceInsightCounts `json:"dataplanes,omitempty"`
+	// Its proxies, by who issued their certificates.
+	IssuedBackends map[string]uint32 `json:"issuedBackends,omitempty"`
+	// What the service is.
+	ServiceType string `json:"serviceType,omitempty" enum:"internal,external,gateway_delegated,gateway_builtin"`
+	// Where callers reach it, host:port.
+	AddressPort string `json:"addressPort,omitempty"`
+	// Names of the zones that it is in.
+	Zones []string `json:"zones,omitempty"`
 }
 
 // ServiceInsightCounts counts its proxies.
 type ServiceInsightCounts struct {
-	Total   uint32 `json:"total,omitempty"`
-	Online  uint32 `json:"online,omitempty"`
+	// All of them.
+	Total uint32 `json:"total,omitempty"`
+	// Connected, and everything is ready.
+	Online uint32 `json:"online,omitempty"`
+	// Not connected, or nothing is ready.
 	Offline uint32 `json:"offline,omitempty"`
 }
 

@@ -9,41 +9,52 @@ import (
 // MeshMTLS is how earlier releases gave the proxies of a mesh their identities:
 // one authority for all of them. It is a MeshIdentity in other words.
 type MeshMTLS struct {
-	// EnabledBackend names one of the backends; empty: no identities.
-	EnabledBackend string        `json:"enabledBackend,omitempty"`
-	Backends       []MTLSBackend `json:"backends,omitempty"`
-	// SkipValidation has no effect: what an authority lacks is said by the
-	// identity that is made of it.
+	// The name of the backend in force. Absent: none, proxies get no identities
+	// of it.
+	EnabledBackend string `json:"enabledBackend,omitempty"`
+	// Authorities, at most one.
+	Backends []MTLSBackend `json:"backends,omitempty"`
+	// Has no effect: what an authority lacks is said by the identity that is
+	// made of it.
 	SkipValidation bool `json:"skipValidation,omitempty"`
 }
 
 // MTLSBackend is an authority.
 type MTLSBackend struct {
+	// The identity that is made of the backend is called mtls- and this name.
 	Name string `json:"name" req:"true" minLen:"1"`
-	// Type builtin has an authority that the control plane makes.
+	// builtin is an authority that the control plane makes, provided one that
+	// conf names.
 	Type string `json:"type" req:"true" enum:"builtin,provided"`
-	// Mode PERMISSIVE lets callers without a certificate in.
-	Mode      string         `json:"mode,omitempty" enum:"STRICT,PERMISSIVE" default:"STRICT"`
-	DPCert    *MTLSCert      `json:"dpCert,omitempty"`
+	// PERMISSIVE lets callers without a certificate in, as MeshTLS with mode
+	// Permissive does.
+	Mode string `json:"mode,omitempty" enum:"STRICT,PERMISSIVE" default:"STRICT"`
+	// What the certificates of proxies are like.
+	DPCert *MTLSCert `json:"dpCert,omitempty"`
+	// Has no effect: the authority is part of the control plane.
 	RootChain *MTLSRootChain `json:"rootChain,omitempty"`
-	Conf      *MTLSConf      `json:"conf,omitempty"`
+	// The authority, for type provided.
+	Conf *MTLSConf `json:"conf,omitempty"`
 }
 
 // MTLSCert shapes the certificates of proxies.
 type MTLSCert struct {
+	// When certificates are replaced.
 	Rotation *MTLSRotation `json:"rotation,omitempty"`
-	// RequestTimeout has no effect: the authority is part of the control plane.
+	// Has no effect: the authority is part of the control plane.
 	RequestTimeout *ProtoDuration `json:"requestTimeout,omitempty"`
 }
 
 // MTLSRotation says how long certificates are valid.
 type MTLSRotation struct {
-	// Expiration is a number with s, m, h, d or w: "1d"; empty is 120 h.
+	// How long a certificate is valid: a number with s, m, h, d or w, such as
+	// "1d". Absent: 120 hours.
 	Expiration string `json:"expiration,omitempty"`
 }
 
 // MTLSRootChain has no effect: the authority is part of the control plane.
 type MTLSRootChain struct {
+	// Has no effect.
 	RequestTimeout *ProtoDuration `json:"requestTimeout,omitempty"`
 }
 
@@ -51,8 +62,10 @@ type MTLSRootChain struct {
 type MTLSConf struct {
 	_ struct{} `gone:"caCert" use:"type provided, for an authority of another size or life"`
 
+	// The authority's certificate, PEM.
 	Cert *SecureDataSource `json:"cert,omitempty"`
-	Key  *SecureDataSource `json:"key,omitempty"`
+	// Its private key, PEM.
+	Key *SecureDataSource `json:"key,omitempty"`
 }
 
 func (m *MeshMTLS) check(r *Report) {

@@ -7,28 +7,39 @@ import (
 	"strings"
 )
 
-// MeshPassthrough says which destinations outside the mesh a proxy may call
-// directly.
+// MeshPassthrough says which destinations outside of the mesh a proxy may call
+// directly, without being known as a service. Use it to shut the mesh to the
+// outside, or to all but a list. It needs transparent proxying; without it
+// everything may be called.
 type MeshPassthrough struct {
-	// TargetRef nil is the whole mesh.
-	TargetRef *TargetRef      `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
-	Default   PassthroughConf `json:"default,omitzero"`
+	// The proxies that call; absent: all of the mesh.
+	TargetRef *TargetRef `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
+	// What they may call; policies that select a proxy more exactly win, value
+	// by value.
+	Default PassthroughConf `json:"default,omitzero"`
 }
 
 // PassthroughConf leaves unset what it does not speak of.
 type PassthroughConf struct {
-	// PassthroughMode empty is Matched once a policy selects the proxy.
-	PassthroughMode string             `json:"passthroughMode,omitempty" enum:"All,Matched,None"`
-	AppendMatch     []PassthroughMatch `json:"appendMatch,omitempty"`
+	// All is everything, None nothing, Matched what the list says. Absent:
+	// Matched.
+	PassthroughMode string `json:"passthroughMode,omitempty" enum:"All,Matched,None"`
+	// What Matched lets through; the lists of all policies are joined.
+	AppendMatch []PassthroughMatch `json:"appendMatch,omitempty"`
 }
 
 // PassthroughMatch is a destination outside the mesh.
 type PassthroughMatch struct {
+	// What the value is. A Domain is recognised by the server name of TLS or the
+	// host of HTTP, and cannot be plain tcp or mysql.
 	Type string `json:"type" req:"true" enum:"Domain,IP,CIDR"`
-	// Value of a Domain may begin with the wildcard label "*." or be "*".
+	// 10.1.2.3, 10.0.0.0/8, api.example.com; a Domain may begin with the
+	// wildcard label "*." or be "*".
 	Value string `json:"value" req:"true" minLen:"1"`
-	// Port 0 is any.
-	Port     uint32 `json:"port,omitempty" min:"1" max:"65535"`
+	// The port that is called; absent: any. Needed for mysql and for wildcards
+	// with an HTTP protocol.
+	Port uint32 `json:"port,omitempty" min:"1" max:"65535"`
+	// What is spoken there; all HTTP protocols on one port must be the same.
 	Protocol string `json:"protocol,omitempty" enum:"tcp,tls,grpc,http,http2,mysql" default:"tcp"`
 }
 

@@ -1,25 +1,33 @@
 package api
 
-// MeshTrafficPermission says who may call whom. Without one nobody may call a
-// proxy that has an identity.
+// MeshTrafficPermission says who may call whom, by the identities of callers. A
+// proxy that has an identity refuses every caller that no permission lets in.
 type MeshTrafficPermission struct {
 	_ struct{} `gone:"from" use:"rules"`
 
-	// TargetRef nil is the whole mesh.
-	TargetRef *TargetRef       `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
-	Rules     []PermissionRule `json:"rules,omitempty"`
+	// The proxies that are called, or one inbound of them; absent: all of the
+	// mesh.
+	TargetRef *TargetRef `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
+	// Lists of callers. Those of all policies that select a proxy count
+	// together; none replaces another.
+	Rules []PermissionRule `json:"rules,omitempty"`
 }
 
 // PermissionRule is lists of callers.
 type PermissionRule struct {
+	// Who is let in and who is not; at least one of the lists.
 	Default PermissionConf `json:"default,omitzero"`
 }
 
 // PermissionConf: Deny goes before the others; AllowWithShadowDeny allows and
 // reports.
 type PermissionConf struct {
-	Deny                []Match `json:"deny,omitempty"`
-	Allow               []Match `json:"allow,omitempty"`
+	// Callers that are refused, whatever else allows them.
+	Deny []Match `json:"deny,omitempty"`
+	// Callers that are let in unless a deny matches; {} matches everybody.
+	Allow []Match `json:"allow,omitempty"`
+	// Callers that are let in, and counted in Envoy's shadow statistics as if
+	// refused: to see what a deny would do.
 	AllowWithShadowDeny []Match `json:"allowWithShadowDeny,omitempty"`
 }
 

@@ -6,80 +6,126 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// MeshProxyPatch changes what proxies get after everything else is decided, in
-// Envoy's own words.
+// MeshProxyPatch changes Envoy's configuration after everything else is
+// decided, in Envoy's own words. Use it for what no policy can say; its names
+// are those of an Envoy version, so that upgrades can break it.
 type MeshProxyPatch struct {
-	// TargetRef nil is the whole mesh.
-	TargetRef *TargetRef     `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
-	Default   ProxyPatchConf `json:"default" req:"true"`
+	// The proxies that are changed; absent: all of the mesh.
+	TargetRef *TargetRef `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
+	// What is changed.
+	Default ProxyPatchConf `json:"default" req:"true"`
 }
 
 // ProxyPatchConf is changes, made one after the other.
 type ProxyPatchConf struct {
+	// Changes, made one after the other; those of less specific policies come
+	// first. One that cannot be made leaves the proxy with what it has.
 	AppendModifications []Modification `json:"appendModifications,omitempty"`
 }
 
 // Modification is one change; exactly one member is set.
 type Modification struct {
-	Cluster       *ResourcePatch[PatchMatch]            `json:"cluster,omitempty"`
-	Listener      *ResourcePatch[ListenerPatchMatch]    `json:"listener,omitempty"`
-	NetworkFilter *FilterPatch                          `json:"networkFilter,omitempty"`
-	HTTPFilter    *FilterPatch                          `json:"httpFilter,omitempty"`
-	VirtualHost   *ResourcePatch[VirtualHostPatchMatch] `json:"virtualHost,omitempty"`
+	// A cluster: where Envoy sends traffic.
+	Cluster *ResourcePatch[PatchMatch] `json:"cluster,omitempty"`
+	// A listener: where Envoy takes traffic.
+	Listener *ResourcePatch[ListenerPatchMatch] `json:"listener,omitempty"`
+	// A network filter, in all filter chains of the listeners that match.
+	NetworkFilter *FilterPatch `json:"networkFilter,omitempty"`
+	// An HTTP filter, in all HTTP connection managers of the listeners that
+	// match.
+	HTTPFilter *FilterPatch `json:"httpFilter,omitempty"`
+	// A virtual host of a route configuration.
+	VirtualHost *ResourcePatch[VirtualHostPatchMatch] `json:"virtualHost,omitempty"`
 }
 
-// ResourcePatch adds, removes or changes what has a name of its own. Value is
-// an Envoy protobuf in YAML; JSONPatches change the JSON of what is there.
+// ResourcePatch adds, removes or changes what has a name of its own.
 type ResourcePatch[M any] struct {
-	Match       *M          `json:"match,omitempty"`
-	Operation   string      `json:"operation" req:"true" enum:"Add,Remove,Patch"`
-	Value       *string     `json:"value,omitempty"`
+	// What is removed or changed; absent: everything of the sort. Add takes
+	// none, or for a virtual host the route configuration.
+	Match *M `json:"match,omitempty"`
+	// Patch merges value into what is there, or applies jsonPatches to it.
+	Operation string `json:"operation" req:"true" enum:"Add,Remove,Patch"`
+	// The Envoy protobuf as YAML in a text, typed_config with @type: all of it
+	// for Add, the part to merge for Patch, where lists are appended to.
+	Value *string `json:"value,omitempty"`
+	// Operations on the JSON form of what is there, in place of value; for
+	// Patch.
 	JSONPatches []JSONPatch `json:"jsonPatches,omitempty"`
 }
 
 // FilterPatch is the same for filters, whose order counts.
 type FilterPatch struct {
-	Match       *FilterPatchMatch `json:"match,omitempty"`
-	Operation   string            `json:"operation" req:"true" enum:"Remove,Patch,AddFirst,AddBefore,AddAfter,AddLast"`
-	Value       *string           `json:"value,omitempty"`
-	JSONPatches []JSONPatch       `json:"jsonPatches,omitempty"`
+	// What is removed or changed, or next to what is added; absent: every
+	// filter. Patch, AddBefore and AddAfter need its name.
+	Match *FilterPatchMatch `json:"match,omitempty"`
+	// Where a filter is added, or that it is changed or taken out; the last HTTP
+	// filter must stay the router.
+	Operation string `json:"operation" req:"true" enum:"Remove,Patch,AddFirst,AddBefore,AddAfter,AddLast"`
+	// The Envoy filter as YAML in a text, name and typed_config with @type: all
+	// of it to add, the part to merge into typed_config for Patch.
+	Value *string `json:"value,omitempty"`
+	// Operations on the JSON form of typed_config, in place of value; for Patch.
+	JSONPatches []JSONPatch `json:"jsonPatches,omitempty"`
 }
 
 // PatchMatch tells resources apart; all that is set must hold.
 type PatchMatch struct {
+	// What it was made for: inbound, outbound, transparent, prometheus, ingress,
+	// egress ….
 	Origin string `json:"origin,omitempty"`
-	Name   string `json:"name,omitempty"`
+	// The whole name in Envoy, such as self_inbound_dp_http, as a configuration
+	// dump shows it.
+	Name string `json:"name,omitempty"`
 }
 
 // ListenerPatchMatch tells listeners apart; all that is set must hold.
 type ListenerPatchMatch struct {
+	// What it was made for: inbound, outbound, transparent, prometheus, ingress,
+	// egress ….
 	Origin string `json:"origin,omitempty"`
-	Name   string `json:"name,omitempty"`
-	// Tags are those in the listener's metadata; * is any value.
+	// The whole name in Envoy, such as self_inbound_dp_http, as a configuration
+	// dump shows it.
+	Name string `json:"name,omitempty"`
+	// Tags in the listener's metadata (io.kuma.tags), all of them; * is any
+	// value.
 	Tags map[string]string `json:"tags,omitempty"`
 }
 
 // FilterPatchMatch tells filters apart; all that is set must hold.
 type FilterPatchMatch struct {
-	Origin       string            `json:"origin,omitempty"`
-	Name         string            `json:"name,omitempty"`
-	ListenerName string            `json:"listenerName,omitempty"`
+	// What the listener was made for: inbound, outbound, transparent,
+	// prometheus, ingress, egress ….
+	Origin string `json:"origin,omitempty"`
+	// The whole name of the filter, such as envoy.filters.http.router.
+	Name string `json:"name,omitempty"`
+	// The whole name of its listener.
+	ListenerName string `json:"listenerName,omitempty"`
+	// Tags in the listener's metadata (io.kuma.tags), all of them; * is any
+	// value.
 	ListenerTags map[string]string `json:"listenerTags,omitempty"`
 }
 
 // VirtualHostPatchMatch tells virtual hosts apart; all that is set must hold.
 type VirtualHostPatchMatch struct {
-	Origin                 string `json:"origin,omitempty"`
-	Name                   string `json:"name,omitempty"`
+	// What the listener was made for: inbound, outbound ….
+	Origin string `json:"origin,omitempty"`
+	// The whole name of the virtual host.
+	Name string `json:"name,omitempty"`
+	// The whole name of the route configuration that it is in.
 	RouteConfigurationName string `json:"routeConfigurationName,omitempty"`
 }
 
 // JSONPatch is one operation of RFC 6902, of which test is left out.
 type JSONPatch struct {
-	Op    string `json:"op" req:"true" enum:"add,remove,replace,move,copy"`
-	Path  string `json:"path" req:"true"`
-	From  string `json:"from,omitempty"`
-	Value any    `json:"value,omitempty"`
+	// The operation.
+	Op string `json:"op" req:"true" enum:"add,remove,replace,move,copy"`
+	// Where, as JSON pointer (RFC 6901), such as /connectTimeout; a "-" at the
+	// end appends to a list.
+	Path string `json:"path" req:"true"`
+	// Where move and copy take the value from, as JSON pointer.
+	From string `json:"from,omitempty"`
+	// The new value, any JSON; for add and replace.
+	Value any `json:"value,omitempty"`
 }
 
 // MeshProxyPatches are written anywhere.

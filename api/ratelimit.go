@@ -2,68 +2,92 @@ package api
 
 import "time"
 
-// MeshRateLimit limits how often a proxy is called. Each proxy counts for
-// itself.
+// MeshRateLimit limits how many requests or connections per time a proxy passes
+// to its application; what is beyond is refused at once. Each proxy counts for
+// itself, so that a service takes the limit times its proxies.
 type MeshRateLimit struct {
 	_ struct{} `gone:"from" use:"rules"`
 
-	// TargetRef nil is the whole mesh.
-	TargetRef *TargetRef          `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
-	To        []MeshRateLimitTo   `json:"to,omitempty"`
-	Rules     []MeshRateLimitRule `json:"rules,omitempty"`
+	// The proxies that are called, of kind Dataplane for rules, or one inbound
+	// of them.
+	TargetRef *TargetRef `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
+	// Read for compatibility; it limits nothing.
+	To []MeshRateLimitTo `json:"to,omitempty"`
+	// Limits, by caller; not together with to.
+	Rules []MeshRateLimitRule `json:"rules,omitempty"`
 }
 
 // MeshRateLimitTo is read for compatibility; it limits nothing.
 type MeshRateLimitTo struct {
-	TargetRef TargetRef         `json:"targetRef" req:"true" kinds:"Mesh,MeshService,MeshExternalService,MeshMultiZoneService,MeshHTTPRoute"`
-	Default   MeshRateLimitConf `json:"default,omitzero"`
+	// Read for compatibility.
+	TargetRef TargetRef `json:"targetRef" req:"true" kinds:"Mesh,MeshService,MeshExternalService,MeshMultiZoneService,MeshHTTPRoute"`
+	// Read for compatibility.
+	Default MeshRateLimitConf `json:"default,omitzero"`
 }
 
 // MeshRateLimitRule is about calls from those that match; no matches: from all.
 type MeshRateLimitRule struct {
-	Matches []Match           `json:"matches,omitempty"`
+	// The callers, any one of the list, which share the limit; absent: all.
+	Matches []Match `json:"matches,omitempty"`
+	// The limits. For callers told apart by SPIFFE ID only http can be set.
 	Default MeshRateLimitConf `json:"default,omitzero"`
 }
 
 // MeshRateLimitConf leaves unset what it does not speak of.
 type MeshRateLimitConf struct {
+	// Limits that each proxy counts alone, without a service for it.
 	Local *LocalRateLimit `json:"local,omitempty"`
 }
 
 // LocalRateLimit is a limit that each proxy enforces alone.
 type LocalRateLimit struct {
+	// A limit of requests.
 	HTTP *LocalHTTPRateLimit `json:"http,omitempty"`
-	TCP  *LocalTCPRateLimit  `json:"tcp,omitempty"`
+	// A limit of new connections, whatever is spoken on them.
+	TCP *LocalTCPRateLimit `json:"tcp,omitempty"`
 }
 
 // LocalHTTPRateLimit limits requests.
 type LocalHTTPRateLimit struct {
-	Disabled    *bool        `json:"disabled,omitempty"`
-	RequestRate *Rate        `json:"requestRate,omitempty"`
+	// Switches the limit off, where a wider policy switches it on.
+	Disabled *bool `json:"disabled,omitempty"`
+	// How many requests are passed on.
+	RequestRate *Rate `json:"requestRate,omitempty"`
+	// The answer to requests beyond the limit.
 	OnRateLimit *OnRateLimit `json:"onRateLimit,omitempty"`
 }
 
 // LocalTCPRateLimit limits new connections.
 type LocalTCPRateLimit struct {
-	Disabled       *bool `json:"disabled,omitempty"`
+	// Switches the limit off, where a wider policy switches it on.
+	Disabled *bool `json:"disabled,omitempty"`
+	// How many new connections are taken; others are closed at once.
 	ConnectionRate *Rate `json:"connectionRate,omitempty"`
 }
 
 // Rate is how many per interval.
 type Rate struct {
-	Num      uint32   `json:"num" req:"true"`
+	// How many per interval: the tokens of a bucket, all of which may be used at
+	// once.
+	Num uint32 `json:"num" req:"true"`
+	// When the bucket is filled again, more than 50ms.
 	Interval Duration `json:"interval" req:"true"`
 }
 
 // OnRateLimit is the answer to a request beyond the limit; Envoy's status is 429.
 type OnRateLimit struct {
-	Status  *uint32         `json:"status,omitempty"`
+	// The HTTP status. Absent: 429.
+	Status *uint32 `json:"status,omitempty"`
+	// Headers of the answer, such as {set: [{name: x-rate-limited, value:
+	// "true"}]}.
 	Headers *HeaderAddition `json:"headers,omitempty"`
 }
 
 // HeaderAddition sets and adds headers.
 type HeaderAddition struct {
+	// Headers that replace those of the same name.
 	Set []HeaderKeyValue `json:"set,omitempty" maxItems:"16"`
+	// Headers that are added to those of the same name.
 	Add []HeaderKeyValue `json:"add,omitempty" maxItems:"16"`
 }
 

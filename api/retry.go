@@ -6,77 +6,127 @@ import (
 	"strconv"
 )
 
-// MeshRetry says when a call is tried again.
+// MeshRetry says when a call that failed is made again, how often and after
+// which wait. Use it for calls that may safely be repeated; together with
+// timeouts, which count all tries.
 type MeshRetry struct {
-	// TargetRef nil is the whole mesh.
-	TargetRef *TargetRef    `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
-	To        []MeshRetryTo `json:"to,omitempty"`
+	// The proxies that call; absent: all of the mesh.
+	TargetRef *TargetRef `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
+	// Retries, by destination.
+	To []MeshRetryTo `json:"to,omitempty"`
 }
 
 // MeshRetryTo is about calls to a destination.
 type MeshRetryTo struct {
-	TargetRef TargetRef     `json:"targetRef" req:"true" kinds:"Mesh,MeshService,MeshExternalService,MeshMultiZoneService,MeshHTTPRoute"`
-	Default   MeshRetryConf `json:"default,omitzero"`
+	// The destination: all of them (Mesh), services, or requests that take a
+	// MeshHTTPRoute.
+	TargetRef TargetRef `json:"targetRef" req:"true" kinds:"Mesh,MeshService,MeshExternalService,MeshMultiZoneService,MeshHTTPRoute"`
+	// The retries; entries that say more exactly which destination they mean
+	// win, value by value.
+	Default MeshRetryConf `json:"default,omitzero"`
 }
 
 // MeshRetryConf is by protocol; what is unset is not spoken of.
 type MeshRetryConf struct {
-	TCP  *RetryTCP  `json:"tcp,omitempty"`
+	// For ports that speak tcp.
+	TCP *RetryTCP `json:"tcp,omitempty"`
+	// For ports that speak http.
 	HTTP *RetryHTTP `json:"http,omitempty"`
+	// For ports that speak grpc.
 	GRPC *RetryGRPC `json:"grpc,omitempty"`
 }
 
 // RetryTCP is about connections.
 type RetryTCP struct {
+	// How often connecting is tried altogether, the first time included, each
+	// time to another endpoint if there is one. Absent: 1.
 	MaxConnectAttempt *uint32 `json:"maxConnectAttempt,omitempty"`
 }
 
 // RetryHTTP is about requests; NumRetries 0 switches retries off.
 type RetryHTTP struct {
-	NumRetries               *uint32             `json:"numRetries,omitempty"`
-	PerTryTimeout            *Duration           `json:"perTryTimeout,omitempty"`
-	BackOff                  *BackOff            `json:"backOff,omitempty"`
-	RateLimitedBackOff       *RateLimitedBackOff `json:"rateLimitedBackOff,omitempty"`
-	RetryOn                  []string            `json:"retryOn,omitempty"`
-	RetriableResponseHeaders []HeaderMatch       `json:"retriableResponseHeaders,omitempty"`
-	RetriableRequestHeaders  []HeaderMatch       `json:"retriableRequestHeaders,omitempty"`
-	HostSelection            []HostPredicate     `json:"hostSelection,omitempty"`
-	HostSelectionMaxAttempts *int                `json:"hostSelectionMaxAttempts,omitempty"`
+	// Tries after the first one; 0 switches retries off. Absent: 1.
+	NumRetries *uint32 `json:"numRetries,omitempty"`
+	// How long one try may take before it counts as failed; less than
+	// http.requestTimeout of MeshTimeout, which is about all tries. Absent: only
+	// that.
+	PerTryTimeout *Duration `json:"perTryTimeout,omitempty"`
+	// How long to wait before the next try.
+	BackOff *BackOff `json:"backOff,omitempty"`
+	// How long to wait when the answer itself says it; then in place of backOff.
+	RateLimitedBackOff *RateLimitedBackOff `json:"rateLimitedBackOff,omitempty"`
+	// What counts as failed: 5xx, GatewayError (502, 503, 504), Reset,
+	// ConnectFailure, RefusedStream, Retriable4xx (409), EnvoyRatelimited,
+	// Http3PostConnectFailure, or a status such as "503". HttpMethodGet and the
+	// like narrow it to these methods. Absent: GatewayError, ConnectFailure,
+	// RefusedStream.
+	RetryOn []string `json:"retryOn,omitempty"`
+	// Headers of a response any of which makes it count as failed.
+	RetriableResponseHeaders []HeaderMatch `json:"retriableResponseHeaders,omitempty"`
+	// Only requests with any of these headers are tried again. Absent: all.
+	RetriableRequestHeaders []HeaderMatch `json:"retriableRequestHeaders,omitempty"`
+	// Which endpoints a retry avoids. Absent: none.
+	HostSelection []HostPredicate `json:"hostSelection,omitempty"`
+	// How often another endpoint is drawn when one should be avoided, before it
+	// is taken after all. Absent: 1.
+	HostSelectionMaxAttempts *int `json:"hostSelectionMaxAttempts,omitempty"`
 }
 
 // RetryGRPC is about gRPC calls; NumRetries 0 switches retries off.
 type RetryGRPC struct {
-	NumRetries         *uint32             `json:"numRetries,omitempty"`
-	PerTryTimeout      *Duration           `json:"perTryTimeout,omitempty"`
-	BackOff            *BackOff            `json:"backOff,omitempty"`
+	// Tries after the first one; 0 switches retries off. Absent: 1.
+	NumRetries *uint32 `json:"numRetries,omitempty"`
+	// How long one try may take before it counts as failed; less than
+	// http.requestTimeout of MeshTimeout, which is about all tries. Absent: only
+	// that.
+	PerTryTimeout *Duration `json:"perTryTimeout,omitempty"`
+	// How long to wait before the next try.
+	BackOff *BackOff `json:"backOff,omitempty"`
+	// How long to wait when the answer itself says it; then in place of backOff.
 	RateLimitedBackOff *RateLimitedBackOff `json:"rateLimitedBackOff,omitempty"`
-	RetryOn            []string            `json:"retryOn,omitempty" items:"Canceled,DeadlineExceeded,Internal,ResourceExhausted,Unavailable"`
+	// Statuses of gRPC that count as failed. Absent: Canceled,
+	// ResourceExhausted, Unavailable, and failures of the connection and gateway
+	// errors.
+	RetryOn []string `json:"retryOn,omitempty" items:"Canceled,DeadlineExceeded,Internal,ResourceExhausted,Unavailable"`
 }
 
 // BackOff is how long to wait before the next try.
 type BackOff struct {
+	// The wait is random, below this the first time and below twice as much each
+	// further time. Absent: 25ms.
 	BaseInterval *Duration `json:"baseInterval,omitempty"`
-	MaxInterval  *Duration `json:"maxInterval,omitempty"`
+	// The longest wait. Absent: ten times baseInterval.
+	MaxInterval *Duration `json:"maxInterval,omitempty"`
 }
 
 // RateLimitedBackOff is how long to wait when the server says how long.
 type RateLimitedBackOff struct {
+	// Headers of the response that may say when to come back; the first that is
+	// there counts.
 	ResetHeaders []ResetHeader `json:"resetHeaders,omitempty"`
-	MaxInterval  *Duration     `json:"maxInterval,omitempty"`
+	// A longer wait than this is not believed: then backOff counts. Absent: 5m.
+	MaxInterval *Duration `json:"maxInterval,omitempty"`
 }
 
 // ResetHeader is the header in which the server says when to come back.
 type ResetHeader struct {
-	Name   string `json:"name" req:"true"`
+	// The header, such as retry-after.
+	Name string `json:"name" req:"true"`
+	// Whether its value is a number of seconds to wait, or the time as seconds
+	// since 1970.
 	Format string `json:"format" req:"true" enum:"Seconds,UnixTimestamp"`
 }
 
 // HostPredicate says to which hosts a retry does not go.
 type HostPredicate struct {
+	// OmitPreviousHosts avoids endpoints that were tried, OmitHostsWithTags
+	// those with the tags, OmitPreviousPriorities the priorities (zones) that
+	// were tried.
 	Predicate string `json:"predicate" req:"true" enum:"OmitPreviousHosts,OmitHostsWithTags,OmitPreviousPriorities"`
-	// Tags are those of OmitHostsWithTags.
+	// Tags of endpoints to avoid, all of them; for OmitHostsWithTags.
 	Tags map[string]string `json:"tags,omitempty"`
-	// UpdateFrequency is after how many tries priorities are left out.
+	// After how many tries the priorities are looked at anew; for
+	// OmitPreviousPriorities.
 	UpdateFrequency int32 `json:"updateFrequency,omitempty" default:"2"`
 }
 

@@ -1,9 +1,10 @@
 package api
 
 // Secret holds bytes that only administrators may see: keys, certificates,
-// lists of revoked tokens. It is the spec of both Secrets and GlobalSecrets.
+// lists of revoked tokens. It is the spec of Secrets, which belong to a mesh,
+// and of GlobalSecrets.
 type Secret struct {
-	// Data is base64 in JSON.
+	// The bytes, base64 in JSON and YAML.
 	Data []byte `json:"data,omitempty"`
 }
 
@@ -25,6 +26,7 @@ var GlobalSecrets = newKind(Kind[Secret]{
 
 // Config is what control planes tell each other about themselves.
 type Config struct {
+	// The value, as text.
 	Config string `json:"config,omitempty"`
 }
 

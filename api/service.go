@@ -5,37 +5,50 @@ import (
 	"strconv"
 )
 
-// MeshService is a service of one zone: which Dataplanes serve it, on which ports.
+// MeshService is a service of one zone: which Dataplanes serve it, on which
+// ports. Control planes make one for each workload or Kubernetes Service; write
+// one to group proxies in another way.
 type MeshService struct {
-	// State and Identities are written by the zone's control plane: whether any
-	// proxy is healthy, and the SPIFFE IDs of the proxies.
-	State      string              `json:"state,omitempty" enum:"Available,Unavailable" default:"Unavailable"`
-	Selector   MeshServiceSelector `json:"selector,omitzero"`
-	Ports      []MeshServicePort   `json:"ports,omitempty"`
-	Identities []ServiceIdentity   `json:"identities,omitempty"`
+	// Written by the zone's control plane: Available while any proxy is healthy;
+	// only then does a MeshMultiZoneService lead there.
+	State string `json:"state,omitempty" enum:"Available,Unavailable" default:"Unavailable"`
+	// The Dataplanes that serve it, of the same mesh and zone.
+	Selector MeshServiceSelector `json:"selector,omitzero"`
+	// The ports that callers use, on the service's virtual IP.
+	Ports []MeshServicePort `json:"ports,omitempty"`
+	// Written by the zone's control plane: the SPIFFE IDs of the proxies, which
+	// callers accept and no others.
+	Identities []ServiceIdentity `json:"identities,omitempty"`
 }
 
 // MeshServiceSelector selects Dataplanes, by one or the other; neither selects none.
 type MeshServiceSelector struct {
 	_ struct{} `gone:"dataplaneTags" use:"dataplaneLabels.matchLabels"`
 
-	DataplaneRef    *NameRef       `json:"dataplaneRef,omitempty"`
+	// One Dataplane by name; not together with dataplaneLabels.
+	DataplaneRef *NameRef `json:"dataplaneRef,omitempty"`
+	// Dataplanes by their labels. Without either member nothing is selected.
 	DataplaneLabels *LabelSelector `json:"dataplaneLabels,omitempty"`
 }
 
 // NameRef names a resource of the same mesh by its name at this control plane.
 type NameRef struct {
+	// The name by which calls of this control plane's API name it.
 	Name string `json:"name,omitempty"`
 }
 
 // MeshServicePort is a port of a service.
 type MeshServicePort struct {
+	// The name by which policies and references (sectionName) mean the port.
+	// Absent: its number as text.
 	Name string `json:"name,omitempty"`
-	Port int32  `json:"port" req:"true"`
-	// TargetPort is the inbound: an integer its port, text its name. Absent it
-	// matches no inbound.
-	TargetPort  *IntOrString `json:"targetPort,omitempty"`
-	AppProtocol string       `json:"appProtocol,omitempty" enum:"tcp,http,http2,grpc" default:"tcp"`
+	// The number that callers use.
+	Port int32 `json:"port" req:"true"`
+	// The inbound behind it: an integer is its port, text its name. Absent:
+	// none, nothing is reached.
+	TargetPort *IntOrString `json:"targetPort,omitempty"`
+	// What is spoken on the port; HTTP policies need more than tcp.
+	AppProtocol string `json:"appProtocol,omitempty" enum:"tcp,http,http2,grpc" default:"tcp"`
 }
 
 // Section is the name of the port, or its number as text.
@@ -54,7 +67,9 @@ func (p MeshServicePort) Targets(in Inbound) bool {
 
 // ServiceIdentity is whom a caller may meet behind a service.
 type ServiceIdentity struct {
-	Type  string `json:"type" req:"true" enum:"SpiffeID,ServiceTag"`
+	// SpiffeID; ServiceTag is of earlier releases.
+	Type string `json:"type" req:"true" enum:"SpiffeID,ServiceTag"`
+	// The ID, such as spiffe://default.east.mesh.local/ns/shop/sa/web.
 	Value string `json:"value" req:"true"`
 }
 
@@ -72,21 +87,31 @@ var MeshServices = newKind(Kind[MeshService]{
 	},
 })
 
-// MeshMultiZoneService is one service made of the MeshServices of several zones.
+// MeshMultiZoneService is one service made of the MeshServices of several
+// zones, with one name and one virtual IP; callers prefer the own zone and fail
+// over to others. Use it for what runs in more than one zone.
 type MeshMultiZoneService struct {
-	Selector MultiZoneSelector      `json:"selector" req:"true"`
-	Ports    []MultiZoneServicePort `json:"ports" req:"true" minItems:"1"`
+	// The MeshServices behind it, of all zones.
+	Selector MultiZoneSelector `json:"selector" req:"true"`
+	// The ports that callers use; each leads to the same port of the
+	// MeshServices that have it.
+	Ports []MultiZoneServicePort `json:"ports" req:"true" minItems:"1"`
 }
 
 // MultiZoneSelector selects MeshServices by labels, of which there is one at least.
 type MultiZoneSelector struct {
+	// Labels of the MeshServices, at least one: {kuma.io/display-name: web}.
 	MeshService LabelSelector `json:"meshService" req:"true"`
 }
 
 // MultiZoneServicePort is a port that the MeshServices have in common.
 type MultiZoneServicePort struct {
-	Name        string `json:"name,omitempty" minLen:"1"`
-	Port        int32  `json:"port" req:"true"`
+	// The name by which policies and references (sectionName) mean the port.
+	// Absent: its number as text.
+	Name string `json:"name,omitempty" minLen:"1"`
+	// The number that callers use, and that the MeshServices have.
+	Port int32 `json:"port" req:"true"`
+	// What is spoken on the port; HTTP policies need more than tcp.
 	AppProtocol string `json:"appProtocol,omitempty" enum:"tcp,http,http2,grpc" default:"tcp"`
 }
 
@@ -107,11 +132,14 @@ var MeshMultiZoneServices = newKind(Kind[MeshMultiZoneService]{
 })
 
 // MeshZoneAddress is where the ingress of a zone is reached from other zones,
-// for one mesh.
+// for one mesh. Without it the services of the zone cannot be called from
+// elsewhere.
 type MeshZoneAddress struct {
-	// Address is an IP address or a DNS name.
+	// An IP address or a DNS name that the proxies of other zones reach, such as
+	// that of a load balancer.
 	Address string `json:"address" req:"true" minLen:"1"`
-	Port    int32  `json:"port" req:"true" min:"1" max:"65535"`
+	// The port there, which leads to a listener with type ZoneIngress.
+	Port int32 `json:"port" req:"true" min:"1" max:"65535"`
 }
 
 // MeshZoneAddresses are written in zones and known in all zones.

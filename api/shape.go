@@ -152,7 +152,8 @@ func shapeOf(t reflect.Type) *Shape {
 }
 
 func structShape(t reflect.Type) *Shape {
-	s := &Shape{Doc: docs[t.Name()], Type: "object", Fields: []Field{}, Gone: map[string]string{}}
+	of, _, _ := strings.Cut(t.Name(), "[") // comments know no type parameters
+	s := &Shape{Doc: docs[of], Type: "object", Fields: []Field{}, Gone: map[string]string{}}
 	for i := range t.NumField() {
 		f := t.Field(i)
 		if old, ok := f.Tag.Lookup("gone"); ok {
@@ -171,7 +172,7 @@ func structShape(t reflect.Type) *Shape {
 			continue
 		}
 		s.Fields = append(s.Fields, Field{
-			Name: name, Doc: docs[t.Name()+"."+f.Name], Required: f.Tag.Get("req") == "true", When: f.Tag.Get("when"), Shape: tagged(shapeOf(f.Type), f),
+			Name: name, Doc: docs[of+"."+f.Name], Required: f.Tag.Get("req") == "true", When: f.Tag.Get("when"), Shape: tagged(shapeOf(f.Type), f),
 		})
 	}
 	return s

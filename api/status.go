@@ -20,16 +20,22 @@ func Behind(r db.Reader, id ID) iter.Seq[*Object[MeshService]] {
 // MultiZoneStatus is what a control plane finds out about a
 // MeshMultiZoneService from the MeshServices that it knows.
 type MultiZoneStatus struct {
+	// The services behind it, sorted by name, namespace and zone.
 	MeshServices []MultiZoneMember `json:"meshServices"`
-	Conditions   []Condition       `json:"conditions"`
+	// MeshServicesMatched: whether there are any.
+	Conditions []Condition `json:"conditions"`
 }
 
 // MultiZoneMember names a service behind a MeshMultiZoneService.
 type MultiZoneMember struct {
-	Name      string `json:"name"`
+	// Its name where it was written.
+	Name string `json:"name"`
+	// Its namespace on Kubernetes; else empty.
 	Namespace string `json:"namespace"`
-	Zone      string `json:"zone"`
-	Mesh      string `json:"mesh"`
+	// The zone that it is in.
+	Zone string `json:"zone"`
+	// The mesh that it is in.
+	Mesh string `json:"mesh"`
 }
 
 // MultiZoneStatusOf computes it. Members are sorted by name, namespace, zone.
@@ -51,9 +57,12 @@ func MultiZoneStatusOf(r db.Reader, id ID) MultiZoneStatus {
 
 // ProxyCounts counts the proxies of a service or a workload.
 type ProxyCounts struct {
+	// Proxies that a control plane has a connection of.
 	Connected int `json:"connected"`
-	Healthy   int `json:"healthy"`
-	Total     int `json:"total"`
+	// Proxies of which all inbounds are ready.
+	Healthy int `json:"healthy"`
+	// All proxies.
+	Total int `json:"total"`
 }
 
 // WorkloadCounts counts the local proxies of a Workload. One is healthy when all

@@ -1,25 +1,34 @@
 package api
 
-// MeshTCPRoute says where connections to a service go.
+// MeshTCPRoute says where connections to a service go: to split them between
+// versions or move them elsewhere. A MeshHTTPRoute for the same port goes
+// before it.
 type MeshTCPRoute struct {
-	// TargetRef nil is the whole mesh.
-	TargetRef *TargetRef       `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
-	To        []MeshTCPRouteTo `json:"to,omitempty" minItems:"1"`
+	// The proxies that call; absent: all of the mesh.
+	TargetRef *TargetRef `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
+	// Routes, by the service that is called.
+	To []MeshTCPRouteTo `json:"to,omitempty" minItems:"1"`
 }
 
 // MeshTCPRouteTo is the route of one destination.
 type MeshTCPRouteTo struct {
-	TargetRef TargetRef      `json:"targetRef" req:"true" kinds:"Mesh,MeshService,MeshExternalService,MeshMultiZoneService,MeshHTTPRoute"`
-	Rules     []TCPRouteRule `json:"rules,omitempty" maxItems:"1"`
+	// The service that clients call, all of its ports or the one in sectionName.
+	TargetRef TargetRef `json:"targetRef" req:"true" kinds:"Mesh,MeshService,MeshExternalService,MeshMultiZoneService,MeshHTTPRoute"`
+	// What happens to connections; one rule is all there can be, as there is
+	// nothing to match.
+	Rules []TCPRouteRule `json:"rules,omitempty" maxItems:"1"`
 }
 
 // TCPRouteRule is about every connection.
 type TCPRouteRule struct {
+	// What happens to every connection.
 	Default TCPRouteConf `json:"default" req:"true"`
 }
 
 // TCPRouteConf is where connections go; at least one backend.
 type TCPRouteConf struct {
+	// Where connections go, by weight, at least one reference. Those that are
+	// not resolved are left out; without any other nothing listens.
 	BackendRefs []BackendRef `json:"backendRefs,omitempty"`
 }
 

@@ -1,40 +1,67 @@
 package api
 
-// MeshTimeout limits how long connections and requests may take.
+// MeshTimeout limits how long connections and requests may take, for calls that
+// proxies make (to) and get (rules). Use it where the limits of the mesh do not
+// suit a service: slow reports, long streams.
 type MeshTimeout struct {
 	_ struct{} `gone:"from" use:"rules"`
 
-	// TargetRef nil is the whole mesh.
-	TargetRef *TargetRef        `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
-	To        []MeshTimeoutTo   `json:"to,omitempty"`
-	Rules     []MeshTimeoutRule `json:"rules,omitempty"`
+	// The proxies that are configured; absent: all of the mesh.
+	TargetRef *TargetRef `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
+	// Limits for calls that the proxies make, by destination.
+	To []MeshTimeoutTo `json:"to,omitempty"`
+	// Limits for calls that the proxies get, by caller; not together with to.
+	Rules []MeshTimeoutRule `json:"rules,omitempty"`
 }
 
 // MeshTimeoutTo is about calls to a destination.
 type MeshTimeoutTo struct {
-	TargetRef TargetRef       `json:"targetRef" req:"true" kinds:"Mesh,MeshService,MeshExternalService,MeshMultiZoneService,MeshHTTPRoute"`
-	Default   MeshTimeoutConf `json:"default,omitzero"`
+	// The destination: all of them (Mesh), services, or requests that take a
+	// MeshHTTPRoute.
+	TargetRef TargetRef `json:"targetRef" req:"true" kinds:"Mesh,MeshService,MeshExternalService,MeshMultiZoneService,MeshHTTPRoute"`
+	// The limits; entries that say more exactly which destination they mean win,
+	// value by value.
+	Default MeshTimeoutConf `json:"default,omitzero"`
 }
 
 // MeshTimeoutRule is about calls from those that match; no matches: from all.
 type MeshTimeoutRule struct {
-	Matches []Match         `json:"matches,omitempty"`
+	// The callers, any one of the list; absent: all.
+	Matches []Match `json:"matches,omitempty"`
+	// The limits. For callers told apart by SPIFFE ID only http.requestTimeout
+	// and http.streamIdleTimeout can be set.
 	Default MeshTimeoutConf `json:"default,omitzero"`
 }
 
 // MeshTimeoutConf leaves unset what it does not speak of.
 type MeshTimeoutConf struct {
-	ConnectionTimeout *Duration        `json:"connectionTimeout,omitempty"`
-	IdleTimeout       *Duration        `json:"idleTimeout,omitempty"`
-	HTTP              *MeshTimeoutHTTP `json:"http,omitempty"`
+	// How long establishing a TCP connection to the destination (or, inbound, to
+	// the application) may take. Absent: 5s.
+	ConnectionTimeout *Duration `json:"connectionTimeout,omitempty"`
+	// How long a connection may carry neither bytes nor requests before Envoy
+	// closes it; 0s never closes it. Absent: 1h.
+	IdleTimeout *Duration `json:"idleTimeout,omitempty"`
+	// Limits of HTTP, HTTP/2 and gRPC traffic only.
+	HTTP *MeshTimeoutHTTP `json:"http,omitempty"`
 }
 
 // MeshTimeoutHTTP is the part about HTTP, HTTP/2 and gRPC.
 type MeshTimeoutHTTP struct {
-	RequestTimeout        *Duration `json:"requestTimeout,omitempty"`
-	StreamIdleTimeout     *Duration `json:"streamIdleTimeout,omitempty"`
-	MaxStreamDuration     *Duration `json:"maxStreamDuration,omitempty"`
+	// From the end of the request until the whole response has arrived, all
+	// retries included; Envoy answers 504. 0s is no limit, which streams need.
+	// Absent: 15s.
+	RequestTimeout *Duration `json:"requestTimeout,omitempty"`
+	// How long one request may go without a byte in either direction. 0s is no
+	// limit. Absent: 30m.
+	StreamIdleTimeout *Duration `json:"streamIdleTimeout,omitempty"`
+	// How long one request and its response may take altogether, streams
+	// included. Absent or 0s: no limit.
+	MaxStreamDuration *Duration `json:"maxStreamDuration,omitempty"`
+	// How old a connection may become before Envoy drains it and opens another,
+	// which spreads long-lived clients anew. Absent or 0s: no limit.
 	MaxConnectionDuration *Duration `json:"maxConnectionDuration,omitempty"`
+	// How long a client may take to send the headers of a request, against
+	// clients that trickle them. Absent or 0s: no limit.
 	RequestHeadersTimeout *Duration `json:"requestHeadersTimeout,omitempty"`
 }
 

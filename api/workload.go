@@ -13,8 +13,9 @@ import (
 // LabelServiceAccount is the service account of the pod of a Dataplane.
 const LabelServiceAccount = "k8s.kuma.io/service-account"
 
-// Workload is a set of proxies with one task. It says nothing by itself: what is
-// known of its proxies is its status.
+// Workload is a set of proxies with one task: those whose label
+// kuma.io/workload has the same value. Control planes make one for each; it
+// says nothing by itself, what is known of its proxies is its status.
 type Workload struct{}
 
 // Workloads are made by the control plane of a zone, one for each value of the

@@ -2,11 +2,14 @@ package api
 
 import "time"
 
-// Zone is a control plane below global, with its proxies.
+// Zone is a control plane below global, with its proxies. It is made when the
+// zone first connects; change it to shut the zone off from others, delete it
+// when the zone is gone for good.
 type Zone struct {
 	_ struct{} `gone:"ingress" use:"Dataplane listeners and MeshZoneAddress"`
 
-	// Enabled nil is true. What a disabled zone offers is not sent to others.
+	// false stops sending what the zone offers (services, addresses) to other
+	// zones, which then no longer call it. Absent: true.
 	Enabled *bool `json:"enabled,omitempty"`
 }
 
@@ -23,28 +26,43 @@ var Zones = newKind(Kind[Zone]{
 
 // ZoneInsight is what a control plane knows of the link of a zone.
 type ZoneInsight struct {
-	Subscriptions     []ZoneSubscription `json:"subscriptions,omitempty"`
-	HealthCheck       *ZoneHealthCheck   `json:"healthCheck,omitempty"`
-	KDSStreams        *KDSStreams        `json:"kdsStreams,omitempty"`
+	// Connections of the zone to global, the newest last; only the last few are
+	// kept.
+	Subscriptions []ZoneSubscription `json:"subscriptions,omitempty"`
+	// When the zone was last heard of.
+	HealthCheck *ZoneHealthCheck `json:"healthCheck,omitempty"`
+	// Which instance of global holds which stream of the zone.
+	KDSStreams *KDSStreams `json:"kdsStreams,omitempty"`
+	// The older form of kdsStreams.
 	EnvoyAdminStreams *EnvoyAdminStreams `json:"envoyAdminStreams,omitempty"`
-	// Conditions and Rejected are ours: peers of the existing ecosystem ignore them.
-	Conditions []Condition        `json:"conditions,omitempty"`
-	Rejected   []RejectedResource `json:"rejected,omitempty"`
+	// Statements about the link.
+	Conditions []Condition `json:"conditions,omitempty"`
+	// What either side refuses at the moment, and why.
+	Rejected []RejectedResource `json:"rejected,omitempty"`
 }
 
 // ZoneSubscription is one connection of a zone. It is online while it has a
 // ConnectTime and no DisconnectTime.
 type ZoneSubscription struct {
-	ID                string     `json:"id"`
-	GlobalInstanceID  string     `json:"globalInstanceId,omitempty"`
-	ZoneInstanceID    string     `json:"zoneInstanceId,omitempty"`
-	ConnectTime       *time.Time `json:"connectTime,omitempty"`
-	DisconnectTime    *time.Time `json:"disconnectTime,omitempty"`
-	Generation        uint32     `json:"generation,omitempty"`
-	AuthTokenProvided bool       `json:"authTokenProvided,omitempty"`
-	// Config is the configuration of the zone's control plane: JSON text.
-	Config  string       `json:"config,omitempty"`
-	Status  KDSStatus    `json:"status,omitzero"`
+	// Unique to the connection.
+	ID string `json:"id"`
+	// The instance of global that the zone is connected to.
+	GlobalInstanceID string `json:"globalInstanceId,omitempty"`
+	// The instance of the zone's control plane that is connected.
+	ZoneInstanceID string `json:"zoneInstanceId,omitempty"`
+	// When the connection was opened.
+	ConnectTime *time.Time `json:"connectTime,omitempty"`
+	// When the connection ended; absent: it is open.
+	DisconnectTime *time.Time `json:"disconnectTime,omitempty"`
+	// Grows with every change of the subscription at its instance.
+	Generation uint32 `json:"generation,omitempty"`
+	// Whether the zone showed a token.
+	AuthTokenProvided bool `json:"authTokenProvided,omitempty"`
+	// The configuration of the zone's control plane: JSON as text.
+	Config string `json:"config,omitempty"`
+	// What was sent to the zone, and what came back.
+	Status KDSStatus `json:"status,omitzero"`
+	// What the zone runs.
 	Version *ZoneVersion `json:"version,omitempty"`
 }
 
@@ -53,50 +71,70 @@ func (s ZoneSubscription) Online() bool { return s.ConnectTime != nil && s.Disco
 
 // KDSStatus counts what was sent to a zone, by kind.
 type KDSStatus struct {
-	LastUpdateTime *time.Time                `json:"lastUpdateTime,omitempty"`
-	Total          DiscoveryStats            `json:"total,omitzero"`
-	Stat           map[string]DiscoveryStats `json:"stat,omitempty"`
+	// When any count changed last.
+	LastUpdateTime *time.Time `json:"lastUpdateTime,omitempty"`
+	// All kinds together.
+	Total DiscoveryStats `json:"total,omitzero"`
+	// By kind.
+	Stat map[string]DiscoveryStats `json:"stat,omitempty"`
 }
 
 // ZoneVersion is the version of a zone's control plane.
 type ZoneVersion struct {
+	// The control plane of the zone.
 	KumaCP *KumaCPVersion `json:"kumaCp,omitempty"`
 }
 
 // KumaCPVersion is the version of a control plane.
 type KumaCPVersion struct {
-	Version                string `json:"version,omitempty"`
-	GitTag                 string `json:"gitTag,omitempty"`
-	GitCommit              string `json:"gitCommit,omitempty"`
-	BuildDate              string `json:"buildDate,omitempty"`
-	KumaCPGlobalCompatible bool   `json:"kumaCpGlobalCompatible,omitempty"`
+	// The release, such as 2.14.3.
+	Version string `json:"version,omitempty"`
+	// The tag that it was built from.
+	GitTag string `json:"gitTag,omitempty"`
+	// The commit that it was built from.
+	GitCommit string `json:"gitCommit,omitempty"`
+	// When it was built, as text.
+	BuildDate string `json:"buildDate,omitempty"`
+	// Whether it may be used with this global.
+	KumaCPGlobalCompatible bool `json:"kumaCpGlobalCompatible,omitempty"`
 }
 
 // ZoneHealthCheck is when the zone was last heard of.
 type ZoneHealthCheck struct {
+	// When the zone last answered a ping.
 	Time *time.Time `json:"time,omitempty"`
 }
 
 // KDSStreams is which instance of global holds which stream of the zone.
 type KDSStreams struct {
-	Clusters     *KDSStream `json:"clusters,omitempty"`
-	ConfigDump   *KDSStream `json:"configDump,omitempty"`
-	Stats        *KDSStream `json:"stats,omitempty"`
+	// For the clusters of proxies, on request.
+	Clusters *KDSStream `json:"clusters,omitempty"`
+	// For the configuration of proxies, on request.
+	ConfigDump *KDSStream `json:"configDump,omitempty"`
+	// For the statistics of proxies, on request.
+	Stats *KDSStream `json:"stats,omitempty"`
+	// For what global sends.
 	GlobalToZone *KDSStream `json:"globalToZone,omitempty"`
+	// For what the zone sends.
 	ZoneToGlobal *KDSStream `json:"zoneToGlobal,omitempty"`
 }
 
 // KDSStream is one of them.
 type KDSStream struct {
-	GlobalInstanceID string     `json:"globalInstanceId,omitempty"`
-	ConnectTime      *time.Time `json:"connectTime,omitempty"`
+	// The instance of global that holds the stream; empty: none does.
+	GlobalInstanceID string `json:"globalInstanceId,omitempty"`
+	// When the stream was opened.
+	ConnectTime *time.Time `json:"connectTime,omitempty"`
 }
 
 // EnvoyAdminStreams is the older form of KDSStreams, still read by tools.
 type EnvoyAdminStreams struct {
+	// The instance of global that holds the stream for configuration.
 	ConfigDumpGlobalInstanceID string `json:"configDumpGlobalInstanceId,omitempty"`
-	StatsGlobalInstanceID      string `json:"statsGlobalInstanceId,omitempty"`
-	ClustersGlobalInstanceID   string `json:"clustersGlobalInstanceId,omitempty"`
+	// The instance of global that holds the stream for statistics.
+	StatsGlobalInstanceID string `json:"statsGlobalInstanceId,omitempty"`
+	// The instance of global that holds the stream for clusters.
+	ClustersGlobalInstanceID string `json:"clustersGlobalInstanceId,omitempty"`
 }
 
 // ZoneInsights are rows of the instance that holds the link.

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/atoll-mesh/atoll/api"
 )
 
 // TestCurrent fails when a generated file is not what gen would write now.
@@ -41,5 +43,29 @@ func TestCurrent(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestComments fails for what people write and no comment explains.
+func TestComments(t *testing.T) {
+	for _, k := range api.Kinds {
+		if !k.Info().ReadOnly {
+			explained(t, k.Info().Name, k.Shape())
+		}
+	}
+}
+
+func explained(t *testing.T, path string, s *api.Shape) {
+	for s.Elem != nil {
+		s = s.Elem
+	}
+	if s.Fields != nil && s.Doc == "" {
+		t.Errorf("%s: the struct has no comment", path)
+	}
+	for _, f := range s.Fields {
+		if f.Doc == "" {
+			t.Errorf("%s.%s has no comment", path, f.Name)
+		}
+		explained(t, path+"."+f.Name, f.Shape)
 	}
 }
