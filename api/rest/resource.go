@@ -213,7 +213,10 @@ func (s *server) document(k api.AnyKind, body []byte, mesh, name string) (api.Do
 	}
 	if same {
 		id := api.LocalID(k, mesh, "", name, s.Site)
-		k.Decode(api.Meta{ID: id, Labels: doc.Labels}, doc.Spec, true, &report)
+		row := k.Decode(api.Meta{ID: id, Labels: doc.Labels}, doc.Spec, true, &report)
+		if s.Judge != nil && report.Err() == nil {
+			s.Judge(row, &report)
+		}
 	}
 	return doc, report.Err()
 }

@@ -110,6 +110,9 @@ type Options struct {
 	// Status returns the `status` of a row (what control planes found out about
 	// it, rows of their own) or nil.
 	Status func(db.Reader, api.Row) any
+	// Judge notes faults of a document that package api cannot see; nil: none.
+	// It is asked only of what has none that it can.
+	Judge func(api.Row, *api.Report)
 	// Extra endpoints.
 	Extra []Endpoint
 	Now   func() time.Time

@@ -48,6 +48,7 @@ import (
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/rest"
 	"github.com/atoll-mesh/atoll/api/store"
+	"github.com/atoll-mesh/atoll/xds/plan"
 )
 
 // TokenFile is the name of the first administrator's token in the data directory.
@@ -240,7 +241,7 @@ func (s *Server) REST(config any, status func(db.Reader, api.Row) any, extra ...
 		LocalhostIsAdmin: c.LocalhostIsAdmin, ReadOnly: c.ReadOnly,
 		BasePath: c.BasePath, RootURL: c.RootURL, Origins: origins, NoIssuing: s.Config.Tokens.notIssued(),
 		Instance: s.Instance, Version: s.Version, ClusterID: s.clusterID, Config: config,
-		Status: status, Extra: extra, Now: s.Now, Log: s.Component("rest"),
+		Status: status, Judge: plan.Judge, Extra: extra, Now: s.Now, Log: s.Component("rest"),
 	}), nil
 }
 
