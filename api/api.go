@@ -5,6 +5,9 @@
 // that a control plane computes. Every other package may call it; it calls only
 // api/db. It never does I/O, never reads a clock and knows nothing of Envoy.
 //
+// What was written in a form of older releases is kept so and turned into the
+// one model when it is read (older.go).
+//
 //	document (YAML, JSON) ─▶ Parse ─▶ Object ─▶ Kind.Put ─▶ db ─▶ Kind.Get, In, Labelled
 //	                           │
 //	                           └──▶ Report: every fault with its path

@@ -3,8 +3,8 @@
 //
 // [Listener], [Cluster], [Endpoints], [Routes], [Secret] and [TrustBundle] are pure functions: equal input gives messages
 // that marshal to equal bytes when marshalled deterministically, so that instances agree on versions. Each result has
-// passed Envoy's own validation rules, also inside its opaque parts. Package xds/plan calls them, one call per resource;
-// nothing here reads a row, knows a policy or keeps state.
+// passed Envoy's own validation rules, also inside its opaque parts. [ParsePatch] reads what users write in Envoy's words.
+// Package xds/plan calls them, one call per resource; nothing here reads a row, knows a policy or keeps state.
 //
 //	ir.Listener ─▶ listener.go ─▶ chain ─┬▶ tls.go          who are you
 //	                                     ├▶ permissions.go  may you

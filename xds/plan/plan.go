@@ -4,7 +4,7 @@
 // It owns the queries and the meaning of the kinds for a proxy: which services
 // it reaches, by which clusters, routes and endpoints, whom it lets in. Package
 // xds holds the result of [Proxy] for each connected proxy and of each resource
-// named there; inspection reads the same queries. It never builds Envoy's
+// named there; inspection reads the same queries; the doors for people ask [Judge]. It never builds Envoy's
 // protobufs (xds/envoy does), never writes the database, knows no stream.
 //
 //	Dataplane, Connection ─▶ classKey ─▶ class ─┐ names → resources
