@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,49 +57,61 @@ func (s *inspector) config(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	now := s.db.Snapshot()
-	dp, err := dataplane(now, r, titleConfig)
+	snap := s.db.Snapshot()
+	dp, err := dataplane(snap, r, titleConfig)
 	if err != nil {
 		return err
 	}
-	if _, ok := api.DataplaneInsights.RowNamed(now, dp.Mesh, dp.Core); !ok {
+	if _, ok := api.DataplaneInsights.RowNamed(snap, dp.Mesh, dp.Core); !ok {
 		return rest.NotFound(titleConfig)
 	}
-	then := now
-	if shadow || diff {
-		if now, then, err = s.inForce(dp.Mesh); err != nil {
-			return err
-		}
-	}
-	body := configBody{}
-	if shadow {
-		body.XDS, body.Failures, err = configOf(then, dp.ID)
-	} else {
-		body.XDS, body.Failures, err = configOf(now, dp.ID)
-	}
+	body, err := s.configOf(r.Context(), dp.ID, shadow, diff)
 	if err != nil {
 		return err
-	}
-	if diff {
-		from, to := body.XDS, body.XDS
-		if shadow {
-			from, _, err = configOf(now, dp.ID)
-		} else {
-			to, _, err = configOf(then, dp.ID)
-		}
-		if err != nil {
-			return err
-		}
-		body.Diff = difference(from, to)
 	}
 	rest.WriteJSON(w, http.StatusOK, body)
 	return nil
 }
 
+// configOf makes one answer at a time: it is the costliest there is, and open
+// to everybody unless an operator says otherwise.
+func (s *inspector) configOf(ctx context.Context, proxy api.ID, shadow, diff bool) (body configBody, err error) {
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return body, ctx.Err()
+	}
+	now := s.db.Snapshot()
+	then := now
+	if shadow || diff {
+		if now, then, err = s.inForce(proxy.Mesh); err != nil {
+			return body, err
+		}
+	}
+	at, other := now, then
+	if shadow {
+		at, other = then, now
+	}
+	if body.XDS, body.Failures, err = resources(at, proxy); err != nil || !diff {
+		return body, err
+	}
+	with, _, err := resources(other, proxy)
+	if err != nil {
+		return body, err
+	}
+	if shadow {
+		body.Diff = difference(with, body.XDS)
+	} else {
+		body.Diff = difference(body.XDS, with)
+	}
+	return body, nil
+}
+
 // inForce returns the state of the database, and the one in which the shadow
-// policies of a mesh are in force. The latter is never published; it costs one
-// pass over the policies of the mesh, and holds up writers while the shadow
-// policies among them, of which there are few, are entered.
+// policies of a mesh are in force. The latter is never published. Writers wait
+// for one pass over the policies of the mesh, and for those in the shadow, of
+// which there are few, to be entered.
 func (s *inspector) inForce(mesh string) (now, then *db.Snapshot, err error) {
 	return s.db.Suppose(func(tx *db.Tx) error {
 		for _, k := range policyKinds() {
@@ -126,9 +139,9 @@ func without(labels map[string]string, name string) map[string]string {
 	return out
 }
 
-// configOf is all resources of the proxy as JSON. The engine lives as long as
+// resources is all that the proxy gets, as JSON. The engine lives as long as
 // the call: it costs the plan of one proxy.
-func configOf(snap *db.Snapshot, proxy api.ID) (tree, []string, error) {
+func resources(snap *db.Snapshot, proxy api.ID) (tree, []string, error) {
 	e := incr.New(snap, incr.WithWorkers(1))
 	p, err := incr.Peek(e, plan.Proxy.Ref(proxy))
 	if err != nil {

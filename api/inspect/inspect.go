@@ -20,8 +20,10 @@
 // Every call computes on a snapshot of its own. The engine that serves the
 // proxies would have most of it at hand, but a call would hold up its rounds, and
 // would leave plans of proxies in it that are not connected. One call costs the
-// plan of one proxy, and reading all policies of its mesh; the latter could be
-// kept, but people look rarely.
+// plan of one proxy, and reading all policies of its mesh: a tenth of a second
+// with 1,000 services and as many policies, and a second for a whole
+// configuration, of which one is made at a time. That could be kept and shared,
+// but people look rarely.
 package inspect
 
 import (
@@ -51,11 +53,12 @@ const (
 type inspector struct {
 	db   *db.DB
 	site api.Site
+	turn chan struct{} // held while a configuration is made
 }
 
 // Endpoints are the paths of inspection for a control plane at the site.
 func Endpoints(d *db.DB, site api.Site) []rest.Endpoint {
-	s := &inspector{d, site}
+	s := &inspector{d, site, make(chan struct{}, 1)}
 	out := []rest.Endpoint{
 		ofProxy(s, "_rules", "Everything that policies say of a proxy", rules),
 		ofProxy(s, "_policies", "What policies say of a proxy as such", proxyPolicies),

@@ -11,7 +11,6 @@ import (
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
-	"github.com/atoll-mesh/atoll/api/openapi"
 	"github.com/atoll-mesh/atoll/api/policy"
 	"github.com/atoll-mesh/atoll/api/rest"
 	"github.com/atoll-mesh/atoll/xds/plan"
@@ -24,19 +23,13 @@ type list struct {
 	Next  string `json:"next,omitempty"`
 }
 
-var pageParams = []openapi.Param{
-	{Name: "size", Doc: "Items of one page, 1 to 1000; 100 without it."},
-	{Name: "offset", Doc: "Where the page begins, from next of the page before."},
-	{Name: "name", Doc: "A part of the names."},
-}
-
 // reachEndpoints tell whom the policies of a kind select.
 func (s *inspector) reachEndpoints(k api.AnyKind) []rest.Endpoint {
 	info := k.Info()
 	return []rest.Endpoint{
 		{
 			Pattern: itemPath(info.Plural) + "_resources/dataplanes", Handle: s.policyProxies(k), Kind: info.Name, Action: api.ActionRead,
-			Doc: doc[list]("The Dataplanes that a "+info.Name+" selects", pageParams...),
+			Doc: doc[list]("The Dataplanes that a "+info.Name+" selects", rest.PageParams...),
 		},
 		{
 			Pattern: itemPath(info.Plural) + "dataplanes", Handle: s.attachedProxies(k), Kind: info.Name, Action: api.ActionRead,
@@ -49,7 +42,7 @@ func (s *inspector) reachEndpoints(k api.AnyKind) []rest.Endpoint {
 func (s *inspector) servicesEndpoint() rest.Endpoint {
 	return rest.Endpoint{
 		Pattern: itemPath(api.MeshServices.Plural) + "_dataplanes", Handle: s.serviceProxies, Kind: api.MeshServices.Name, Action: api.ActionRead,
-		Doc: doc[list]("The Dataplanes behind a MeshService", pageParams...),
+		Doc: doc[list]("The Dataplanes behind a MeshService", rest.PageParams...),
 	}
 }
 

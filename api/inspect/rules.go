@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"slices"
 
 	"github.com/atoll-mesh/atoll/api"
@@ -95,6 +96,7 @@ func rules(q *question) (rulesBody, error) {
 					}
 				}
 			}
+			one.Warnings = v.idle()
 		}
 		if v.info.Policy.Rules {
 			one.InboundRules = v.inboundRules()
@@ -104,7 +106,7 @@ func rules(q *question) (rulesBody, error) {
 				one.ProxyRule = &proxyRule{Conf: rule.Conf, Origin: policies(rule.Sources(), metaOf)}
 			}
 		}
-		if len(one.ToResourceRules)+len(one.InboundRules) > 0 || one.ProxyRule != nil {
+		if len(one.ToResourceRules)+len(one.InboundRules)+len(one.Warnings) > 0 || one.ProxyRule != nil {
 			body.Rules = append(body.Rules, one)
 		}
 	}
@@ -113,6 +115,21 @@ func rules(q *question) (rulesBody, error) {
 	}
 	slices.SortFunc(body.HTTPMatches, func(a, b hashedRule) int { return cmp.Compare(a.Hash, b.Hash) })
 	return body, nil
+}
+
+// idle names the entries that speak of nothing: it may be what their author
+// looks for.
+func (v view) idle() []string {
+	out := []string{}
+	find := resolver(v.q.snap, v.q.dp.Mesh)
+	for _, p := range v.selected() {
+		for i, to := range p.Policy.Spec.To {
+			if ref := to.TargetRef; ref.Kind != api.RefMesh && len(find(ref.Kind, ref.Labels)) == 0 {
+				out = append(out, fmt.Sprintf("%s: spec.to[%d].targetRef selects no %s", kri(p.Policy.ID, ""), i, ref.Kind))
+			}
+		}
+	}
+	return out
 }
 
 func (v view) inboundRules() []inboundRules {

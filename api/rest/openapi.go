@@ -41,12 +41,7 @@ var formatParams = []openapi.Param{
 	{Name: "namespace", Doc: "With format=kubernetes: the namespace of the object."},
 }
 
-var listParams = []openapi.Param{
-	{Name: "size", Doc: "Items of one page, 1 to 1000; 100 without it."},
-	{Name: "offset", Doc: "Where the page begins, from next of the page before."},
-	{Name: "name", Doc: "A part of the names."},
-	{Name: "filter[labels.KEY]", Doc: "The value that the label KEY must have."},
-}
+var listParams = append(slices.Clip(PageParams), openapi.Param{Name: "filter[labels.KEY]", Doc: "The value that the label KEY must have."})
 
 // operations describes every route, in the order of paths.
 func (s *server) operations() []openapi.Operation {

@@ -4,9 +4,18 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/atoll-mesh/atoll/api/openapi"
 )
 
 type pagesKey struct{} // how the address of another page is made
+
+// PageParams describe the parameters of a [Page].
+var PageParams = []openapi.Param{
+	{Name: "size", Doc: "Items of one page, 1 to 1000; 100 without it."},
+	{Name: "offset", Doc: "Where the page begins, from next of the page before."},
+	{Name: "name", Doc: "A part of the names."},
+}
 
 // Page is the part of a list that a caller of an [Endpoint] wants: parameters
 // size, offset and name.

@@ -64,6 +64,13 @@ var LayoutOf = incr.NewQuery("layout", func(r *incr.Run, id api.ID) *Layout {
 // Selected lists the Dataplanes behind a MeshService, those of its own zone.
 func Selected(r db.Reader, svc *api.Object[api.MeshService]) iter.Seq[*api.Object[api.Dataplane]] {
 	return func(yield func(*api.Object[api.Dataplane]) bool) {
+		if ref := svc.Spec.Selector.DataplaneRef; ref != nil && !svc.Local() {
+			// It is named as in its zone, which is not its name here.
+			if dp, ok := api.Dataplanes.Get(r, api.ID{Kind: api.Dataplanes.Name, Mesh: svc.Mesh, Zone: svc.Zone, Namespace: svc.Namespace, Name: ref.Name}); ok {
+				yield(dp)
+			}
+			return
+		}
 		for dp := range selected(r, svc) {
 			if dp.Zone == svc.Zone && !yield(dp) {
 				return
