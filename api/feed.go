@@ -66,6 +66,23 @@ type Leaf struct {
 // Leaves holds one certificate per proxy that this instance serves.
 var Leaves = db.NewTable(Schema, "leaves", func(l *Leaf) string { return l.Proxy.Key() })
 
+// AdminLeaf is a certificate for the administration of Envoy: of a proxy that
+// offers it, or, without a proxy, of this control plane that asks for it. Like
+// that of a [Leaf] its key lives only here.
+type AdminLeaf struct {
+	Proxy ID
+	// Name is what it certifies: the proxy's address, or [AdminClient].
+	Name string
+	// Chain and Key are PEM, CA the authority that both ends believe.
+	Chain, Key, CA string
+}
+
+// AdminClient is the name by which proxies know their control plane.
+const AdminClient = "kuma-cp"
+
+// AdminLeaves holds one certificate per proxy that this instance serves, and its own.
+var AdminLeaves = db.NewTable(Schema, "admin-leaves", func(l *AdminLeaf) string { return l.Proxy.Key() })
+
 // Resolution is the addresses of a host name that some row uses as an address.
 type Resolution struct {
 	Host string

@@ -63,17 +63,18 @@ func siteZone(r db.Reader, dp *api.Object[api.Dataplane]) string {
 }
 
 // Identity is what the rest of the control plane asks of [identity]: whom to
-// issue a certificate for, and under which MeshIdentity.
+// issue certificates for, and under which MeshIdentity.
 type Identity struct {
 	Of       api.ID // the MeshIdentity
 	SPIFFE   string // empty: no certificate of ours
 	Workload bool   // the ID is derived from the workload
+	Admin    string // the address at which it offers Envoy's administration; empty: nowhere
 }
 
 // IdentityOf is the identity of a proxy.
 var IdentityOf = incr.NewQuery("identity-of", func(r *incr.Run, proxy api.ID) Identity {
 	w := identity.Get(r, proxy)
-	return Identity{Of: w.Identity, SPIFFE: w.SPIFFE, Workload: w.Workload}
+	return Identity{Of: w.Identity, SPIFFE: w.SPIFFE, Workload: w.Workload, Admin: adminOffer(r, proxy)}
 }, func(a, b Identity) bool { return a == b })
 
 // secretBytes is a proxy's certificate; nil until one is issued.

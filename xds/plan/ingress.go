@@ -2,7 +2,6 @@ package plan
 
 import (
 	"cmp"
-	"net"
 	"reflect"
 	"slices"
 	"strconv"
@@ -129,59 +128,4 @@ func addIngress(r *incr.Run, own *Set, dp *api.Object[api.Dataplane]) {
 		}
 		own.Listeners[zoneListenerName(l)] = ingressListenerBytes.Ref(listenerKey{dp.ID, i})
 	}
-}
-
-// addAdmin adds the clusters of the proxy's own administration and readiness.
-// The listener that offers them to the control plane (contract: admin listener)
-// needs the authority of Envoy administration, which comes with its feature.
-func addAdmin(r *incr.Run, own *Set, dp *api.Object[api.Dataplane]) {
-	c, ok := api.Connections.Get(r, dp.ID.Key())
-	if !ok {
-		return
-	}
-	if c.AdminSocket != "" || c.AdminPort != 0 {
-		own.Clusters[adminName] = adminClusterBytes.Ref(adminKey{Name: adminName, Address: adminAddress(c)})
-	}
-	if c.ReadinessPort != 0 {
-		own.Clusters[readinessName] = adminClusterBytes.Ref(adminKey{
-			Name: readinessName, Address: ir.Address{Host: loopback(c.AdminAddress), Port: c.ReadinessPort}})
-	}
-}
-
-const (
-	adminName     = "system_envoy_admin"
-	readinessName = "system_probe_readiness"
-)
-
-// systemConnect is the connect timeout of clusters that no policy speaks of.
-var systemConnect = ir.Span(5e9)
-
-type adminKey struct {
-	Name    string
-	Address ir.Address
-}
-
-var adminClusterBytes = incr.NewQuery("encode.admin-cluster", func(r *incr.Run, k adminKey) *wire.Resource {
-	return encode(r, wire.Cluster, k.Name, envoy.Cluster, ir.Cluster{
-		Name: k.Name, Origin: ir.OriginAdmin, ConnectTimeout: systemConnect, TrackRemaining: true,
-		Static: []ir.Locality{{Endpoints: []ir.Endpoint{{Address: k.Address}}}},
-	})
-}, sameBytes)
-
-func adminAddress(c *api.Connection) ir.Address {
-	if c.AdminSocket != "" {
-		return ir.Address{Pipe: c.AdminSocket}
-	}
-	return ir.Address{Host: loopback(c.AdminAddress), Port: c.AdminPort}
-}
-
-// loopback is where an administration that listens everywhere is dialled.
-func loopback(address string) string {
-	switch ip := net.ParseIP(address); {
-	case ip == nil, ip.Equal(net.IPv4zero):
-		return "127.0.0.1"
-	case ip.Equal(net.IPv6zero):
-		return "::1"
-	}
-	return address
 }

@@ -35,7 +35,8 @@
 // the name, of two with one address the first stays, where upstream lets the later
 // replace the earlier. Whether a local service is called over mTLS follows from
 // what its proxies do now, not from what they once did. A mirror to what takes no
-// requests is left out. The admin listener comes with Envoy administration.
+// requests is left out. A proxy without a readiness port, or with an administration
+// that is not on loopback, is served all but the admin listener.
 package plan
 
 import (

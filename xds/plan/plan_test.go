@@ -135,6 +135,8 @@ type connected struct {
 	ReusePort                 bool
 	// Certificate: one is issued to it.
 	Certificate bool
+	// Administered: it has a certificate for its administration.
+	Administered bool
 	// Away: its Dataplane is not there.
 	Away bool
 }
@@ -262,6 +264,14 @@ func (w *world) connect(c connected) {
 			AdminSocket: c.AdminSocket, ReusePort: c.ReusePort,
 		})
 	})
+	if c.Administered {
+		who, _ := incr.Peek(w.engine(), plan.IdentityOf.Ref(c.id()))
+		w.write(func(tx *db.Tx) {
+			api.AdminLeaves.Put(tx, &api.AdminLeaf{
+				Proxy: c.id(), Name: who.Admin, Chain: w.files["${leaf.pem}"], Key: w.files["${leaf.key}"], CA: w.files["${ca.pem}"],
+			})
+		})
+	}
 	if !c.Certificate {
 		return
 	}

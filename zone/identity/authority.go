@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"slices"
 	"time"
@@ -97,7 +98,7 @@ func (f *feeder) ensureAuthorities(ctx context.Context, snap *db.Snapshot, now t
 			failed = append(failed, err)
 		}
 	}
-	return errors.Join(failed...)
+	return errors.Join(append(failed, f.ensureAdmin(ctx, now))...)
 }
 
 func (f *feeder) ensureAuthority(ctx context.Context, snap *db.Snapshot, mid *api.Object[api.MeshIdentity], now time.Time) error {
@@ -107,7 +108,7 @@ func (f *feeder) ensureAuthority(ctx context.Context, snap *db.Snapshot, mid *ap
 	}
 	b := mid.Spec.Provider.Bundled
 	if _, exists := api.Secrets.Named(snap, mid.Mesh, rootSecret(mid.Name)); b.Autogenerates() && !exists {
-		cert, key, err := newAuthority(domain, now)
+		cert, key, err := newAuthority(domain, now, &url.URL{Scheme: "spiffe", Host: domain})
 		if err != nil {
 			return err
 		}

@@ -14,11 +14,12 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net"
 	"net/url"
 	"time"
 )
 
-// authority signs the certificates of one MeshIdentity.
+// authority signs certificates: those of one MeshIdentity, or those of Envoy's administration.
 type authority struct {
 	cert *x509.Certificate
 	pem  []byte
@@ -28,8 +29,9 @@ type authority struct {
 // authorityLife is how long a generated authority is valid.
 const authorityLife = 10 * 365 * 24 * time.Hour
 
-// newAuthority generates an authority for a trust domain: ECDSA P-256.
-func newAuthority(trustDomain string, now time.Time) (certPEM, keyPEM []byte, err error) {
+// newAuthority generates an authority: ECDSA P-256. One of a trust domain has it
+// as its URI.
+func newAuthority(name string, now time.Time, uris ...*url.URL) (certPEM, keyPEM []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -40,8 +42,8 @@ func newAuthority(trustDomain string, now time.Time) (certPEM, keyPEM []byte, er
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial,
-		Subject:      pkix.Name{Organization: []string{"Atoll"}, OrganizationalUnit: []string{"Mesh"}, CommonName: trustDomain},
-		URIs:         []*url.URL{{Scheme: "spiffe", Host: trustDomain}},
+		Subject:      pkix.Name{Organization: []string{"Atoll"}, OrganizationalUnit: []string{"Mesh"}, CommonName: name},
+		URIs:         uris,
 		NotBefore:    now.Add(-10 * time.Second), NotAfter: now.Add(authorityLife),
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, IsCA: true, BasicConstraintsValid: true,
 	}
@@ -128,16 +130,36 @@ func (a *authority) issue(spiffeID string, life time.Duration, now time.Time) (*
 	if err != nil {
 		return nil, err
 	}
+	both := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	return a.sign(&x509.Certificate{URIs: []*url.URL{id}, ExtKeyUsage: both}, key, life, now)
+}
+
+// issueName signs a certificate for an IP address or a DNS name, for one use
+// alone. Its key is always ECDSA P-256, which costs the least time and room.
+func (a *authority) issueName(name string, use x509.ExtKeyUsage, life time.Duration, now time.Time) (*leaf, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{use}}
+	if ip := net.ParseIP(name); ip != nil {
+		template.IPAddresses = []net.IP{ip}
+	} else {
+		template.DNSNames = []string{name}
+	}
+	return a.sign(template, key, life, now)
+}
+
+// sign makes a certificate of whom the template names, for the use that it says.
+func (a *authority) sign(template *x509.Certificate, key crypto.Signer, life time.Duration, now time.Time) (*leaf, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 128))
 	if err != nil {
 		return nil, err
 	}
-	template := &x509.Certificate{
-		SerialNumber: serial, URIs: []*url.URL{id},
-		NotBefore: now.Add(-10 * time.Second), NotAfter: now.Add(life),
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment | x509.KeyUsageKeyAgreement,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true,
-	}
+	template.SerialNumber = serial
+	template.NotBefore, template.NotAfter = now.Add(-10*time.Second), now.Add(life)
+	template.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment | x509.KeyUsageKeyAgreement
+	template.BasicConstraintsValid = true
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
 	if err != nil {
 		return nil, err

@@ -105,12 +105,23 @@ func proxyID(name string) api.ID { return api.LocalID(api.Dataplanes, "default",
 
 func (i *instance) connect(name string) {
 	i.write(func(tx *db.Tx) {
-		api.Connections.Put(tx, &api.Connection{Proxy: proxyID(name), Instance: i.name, Stream: 1})
+		api.Connections.Put(tx, &api.Connection{Proxy: proxyID(name), Instance: i.name, Stream: 1, AdminPort: 9901, ReadinessPort: 9902})
 	})
 }
 
 func (i *instance) leaf(name string) *api.Leaf {
 	l, _ := api.Leaves.Get(i.db.Snapshot(), proxyID(name).Key())
+	return l
+}
+
+// adminLeaf is the certificate of a proxy's administration; that of the control
+// plane for no name.
+func (i *instance) adminLeaf(name string) *api.AdminLeaf {
+	id := api.ID{}
+	if name != "" {
+		id = proxyID(name)
+	}
+	l, _ := api.AdminLeaves.Get(i.db.Snapshot(), id.Key())
 	return l
 }
 
@@ -200,13 +211,13 @@ func TestOneAuthorityOfTwoInstances(t *testing.T) {
 			if one.leaf("cart").Key == two.leaf("cart").Key {
 				t.Error("a leaf's key has left its instance")
 			}
-			// Nothing is written again: mesh, dataplane, identity, two secrets, trust.
+			// Nothing is written again: mesh, dataplane, identity, two secrets, trust, the administration's authority.
 			at, _ := api.Revisions.Get(one.db.Snapshot(), "")
 			time.Sleep(time.Hour)
 			synctest.Wait()
 			later, _ := api.Revisions.Get(one.db.Snapshot(), "")
-			if at.Counter > 5 || later.Counter != at.Counter {
-				t.Errorf("revision %d, an hour later %d; want at most 5 and no more", at.Counter, later.Counter)
+			if at.Counter > 6 || later.Counter != at.Counter {
+				t.Errorf("revision %d, an hour later %d; want at most 6 and no more", at.Counter, later.Counter)
 			}
 		})
 	}
@@ -281,19 +292,16 @@ func TestLeavesAreNotStored(t *testing.T) {
 		i.put(meshIdentity(""))
 		i.connect("cart")
 		synctest.Wait()
-		l := i.leaf("cart")
-		block, _ := pem.Decode([]byte(l.Key))
-		private, err := json.Marshal(block.Bytes) // base64, as any field of a record would have it
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := json.Marshal(l.Key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		encoded, err := json.Marshal([]byte(l.Key))
-		if err != nil {
-			t.Fatal(err)
+		var secrets [][]byte
+		for _, key := range []string{i.leaf("cart").Key, i.adminLeaf("cart").Key, i.adminLeaf("").Key} {
+			block, _ := pem.Decode([]byte(key))
+			for _, form := range []any{block.Bytes, key, []byte(key)} { // base64 or text, as any field of a record would have it
+				secret, err := json.Marshal(form)
+				if err != nil {
+					t.Fatal(err)
+				}
+				secrets = append(secrets, secret)
+			}
 		}
 		kinds := map[string]int{}
 		for b, err := range data.Open().Follow(t.Context()) {
@@ -302,7 +310,7 @@ func TestLeavesAreNotStored(t *testing.T) {
 			}
 			for _, r := range b.Puts {
 				kinds[r.Kind]++
-				for _, secret := range [][]byte{private, body, encoded} {
+				for _, secret := range secrets {
 					if strings.Contains(string(r.Spec), strings.Trim(string(secret), `"`)) {
 						t.Errorf("%s holds the key of a leaf", r.ID)
 					}
@@ -310,7 +318,7 @@ func TestLeavesAreNotStored(t *testing.T) {
 			}
 			break
 		}
-		want := map[string]int{"Mesh": 1, "Dataplane": 1, "MeshIdentity": 1, "Secret": 2, "MeshTrust": 1}
+		want := map[string]int{"Mesh": 1, "Dataplane": 1, "MeshIdentity": 1, "Secret": 2, "MeshTrust": 1, "GlobalSecret": 1}
 		if fmt.Sprint(kinds) != fmt.Sprint(want) {
 			t.Errorf("stored are %v, want %v", kinds, want)
 		}
@@ -382,7 +390,7 @@ func TestAuthorityOfTheUser(t *testing.T) {
 		// An authority that cannot sign leaves the leaf as it is.
 		i.secret("my-ca", []byte("not PEM"))
 		synctest.Wait()
-		if at, _ := api.Revisions.Get(i.db.Snapshot(), ""); at.Counter != 10 {
+		if at, _ := api.Revisions.Get(i.db.Snapshot(), ""); at.Counter != 11 {
 			t.Errorf("revision %d, want that of the user's last write", at.Counter)
 		}
 		if i.leaf("cart") != second {
