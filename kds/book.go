@@ -98,17 +98,12 @@ func (b *book) close(id string) {
 	})
 }
 
-// stream notes which stream was opened here.
-func (b *book) stream(toZone bool) {
+// stream notes that a stream was opened here.
+func (b *book) stream(which func(*api.KDSStreams) **api.KDSStream) {
 	now := time.Now().UTC()
-	st := &api.KDSStream{GlobalInstanceID: b.o.Instance, ConnectTime: &now}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if toZone {
-		b.streams.GlobalToZone = st
-	} else {
-		b.streams.ZoneToGlobal = st
-	}
+	*which(&b.streams) = &api.KDSStream{GlobalInstanceID: b.o.Instance, ConnectTime: &now}
 	b.changed = true
 }
 

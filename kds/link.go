@@ -49,6 +49,9 @@ type LinkOptions struct {
 	// spec, and a status; nil leaves the one that was written. It must be a
 	// function of the database; [Link.Touch] says when its result changed.
 	Derive func(r db.Reader, row api.Row) (spec, status json.RawMessage)
+	// Answer answers what global asks about a proxy of this zone, by the mesh and
+	// the name under which it is known here; nil: nothing is answered.
+	Answer func(ctx context.Context, mesh, name string, q api.Question) ([]byte, error)
 	// Base and Max bound the wait before a new attempt: it doubles from Base
 	// (zero: 1 s) up to Max (zero: 30 s). Jitter in [0,1) shortens each by up to
 	// a half; nil: at random.
@@ -234,6 +237,11 @@ func (l *Link) connect(ctx context.Context) error {
 			cancel(fmt.Errorf("health check: %w", err))
 		}
 	})
+	if l.o.Answer != nil {
+		for _, call := range calls {
+			parts.Go(func() { l.answer(ctx, conn, call) })
+		}
+	}
 	parts.Wait()
 
 	l.mu.Lock()

@@ -62,6 +62,7 @@ type zone struct {
 	book    *book
 	senders map[*sender]struct{}
 	pings   map[chan struct{}]struct{} // streams that end when pings stop
+	asking  map[api.About]*asking
 	opened  time.Time
 }
 
@@ -96,7 +97,7 @@ const keepaliveTime = 15 * time.Second
 // Register adds the services to a gRPC server made with the options of GRPC.
 func (s *Server) Register(r grpc.ServiceRegistrar) {
 	r.RegisterService(&kdspb.SyncService, s)
-	r.RegisterService(&kdspb.HealthService, s)
+	r.RegisterService(&kdspb.GlobalService, s)
 }
 
 // Run follows the database for the streams until the context ends; then every
@@ -160,6 +161,7 @@ func (s *Server) zone(name string) *zone {
 		z = &zone{
 			inbox: newInbox(name, s.o.Log), book: newBook(s.o.Options, s.site, name, s.o.Subscriptions),
 			senders: map[*sender]struct{}{}, pings: map[chan struct{}]struct{}{},
+			asking: map[api.About]*asking{},
 		}
 		s.zones[name] = z
 	}
@@ -214,7 +216,7 @@ func (s *Server) GlobalToZoneSync(stream grpc.ServerStream) error {
 	return s.serve(stream, func(ctx context.Context, c caller, z *zone) error {
 		snd := newSender(s.o.Options, s.down, s.ord, stream, api.Global, s.down.forZone(c.zone))
 		id := z.book.open(c.token)
-		z.book.stream(true)
+		z.book.stream(func(s *api.KDSStreams) **api.KDSStream { return &s.GlobalToZone })
 		z.book.flush(s.statusOf(c.zone, z))
 		snd.own = c.zone
 		snd.greeted = func(n *node) { z.book.greet(id, n) }
@@ -236,7 +238,7 @@ func (s *Server) GlobalToZoneSync(stream grpc.ServerStream) error {
 // ZoneToGlobalSync receives from a zone.
 func (s *Server) ZoneToGlobalSync(stream grpc.ServerStream) error {
 	return s.serve(stream, func(ctx context.Context, c caller, z *zone) error {
-		z.book.stream(false)
+		z.book.stream(func(s *api.KDSStreams) **api.KDSStream { return &s.ZoneToGlobal })
 		z.book.flush(s.statusOf(c.zone, z))
 		self := node{id: c.zone, version: s.o.Version, instance: s.o.Instance, features: features()}
 		r := newReceiver(s.o.Options, s.site, up(c.zone, nil, nil), z.inbox, self)

@@ -11,6 +11,9 @@ const (
 	GlobalToZoneSync = "/kuma.mesh.v1alpha1.KDSSyncService/GlobalToZoneSync"
 	ZoneToGlobalSync = "/kuma.mesh.v1alpha1.KDSSyncService/ZoneToGlobalSync"
 	HealthCheck      = "/kuma.mesh.v1alpha1.GlobalKDSService/HealthCheck"
+	StreamXDSConfigs = "/kuma.mesh.v1alpha1.GlobalKDSService/StreamXDSConfigs"
+	StreamStats      = "/kuma.mesh.v1alpha1.GlobalKDSService/StreamStats"
+	StreamClusters   = "/kuma.mesh.v1alpha1.GlobalKDSService/StreamClusters"
 )
 
 // SyncServer serves the data streams. On GlobalToZoneSync it receives
@@ -21,9 +24,13 @@ type SyncServer interface {
 	ZoneToGlobalSync(grpc.ServerStream) error
 }
 
-// HealthServer answers the pings of zones.
-type HealthServer interface {
+// GlobalServer answers the pings of zones, and asks them about their Envoys: on
+// its streams it sends requests and receives responses.
+type GlobalServer interface {
 	HealthCheck(context.Context, *ZoneHealthCheckRequest) (*ZoneHealthCheckResponse, error)
+	StreamXDSConfigs(grpc.ServerStream) error
+	StreamStats(grpc.ServerStream) error
+	StreamClusters(grpc.ServerStream) error
 }
 
 // SyncService describes KDSSyncService.
@@ -40,13 +47,22 @@ var SyncService = grpc.ServiceDesc{
 	Metadata: "kds/kdspb/kds.proto",
 }
 
-// HealthService describes the part of GlobalKDSService that is served. Its
-// streams for Envoy's administration are not: a zone tolerates Unimplemented.
-var HealthService = grpc.ServiceDesc{
+// GlobalService describes GlobalKDSService.
+var GlobalService = grpc.ServiceDesc{
 	ServiceName: "kuma.mesh.v1alpha1.GlobalKDSService",
-	HandlerType: (*HealthServer)(nil),
+	HandlerType: (*GlobalServer)(nil),
 	Methods:     []grpc.MethodDesc{{MethodName: "HealthCheck", Handler: healthCheck}},
-	Metadata:    "kds/kdspb/kds.proto",
+	Streams: []grpc.StreamDesc{{
+		StreamName: "StreamXDSConfigs", ServerStreams: true, ClientStreams: true,
+		Handler: func(s any, stream grpc.ServerStream) error { return s.(GlobalServer).StreamXDSConfigs(stream) },
+	}, {
+		StreamName: "StreamStats", ServerStreams: true, ClientStreams: true,
+		Handler: func(s any, stream grpc.ServerStream) error { return s.(GlobalServer).StreamStats(stream) },
+	}, {
+		StreamName: "StreamClusters", ServerStreams: true, ClientStreams: true,
+		Handler: func(s any, stream grpc.ServerStream) error { return s.(GlobalServer).StreamClusters(stream) },
+	}},
+	Metadata: "kds/kdspb/kds.proto",
 }
 
 func healthCheck(s any, ctx context.Context, decode func(any) error, around grpc.UnaryServerInterceptor) (any, error) {
@@ -55,7 +71,7 @@ func healthCheck(s any, ctx context.Context, decode func(any) error, around grpc
 		return nil, err
 	}
 	answer := func(ctx context.Context, req any) (any, error) {
-		return s.(HealthServer).HealthCheck(ctx, req.(*ZoneHealthCheckRequest))
+		return s.(GlobalServer).HealthCheck(ctx, req.(*ZoneHealthCheckRequest))
 	}
 	if around == nil {
 		return answer(ctx, req)
