@@ -60,6 +60,8 @@ func freeAddress(t testing.TB) (string, int) {
 // sidecar is an Envoy with its keeper and the application beside it.
 type sidecar struct {
 	name      string
+	address   string // of the Dataplane
+	token     string
 	app       *httptest.Server
 	outbounds map[string]string // service → URL on which the application calls it
 	stop      func()
@@ -79,7 +81,7 @@ type spec struct {
 func startProxy(t testing.TB, z *plane, s spec) *sidecar {
 	t.Helper()
 	host, port := freeAddress(t)
-	side := &sidecar{name: s.name, outbounds: map[string]string{}}
+	side := &sidecar{name: s.name, address: host, outbounds: map[string]string{}}
 	networking := map[string]any{"address": host}
 	if s.ingress {
 		networking["listeners"] = []any{map[string]any{"type": "ZoneIngress", "address": host, "port": port, "name": "ingress"}}
@@ -135,6 +137,7 @@ func startProxy(t testing.TB, z *plane, s spec) *sidecar {
 	if err != nil {
 		t.Fatal(err)
 	}
+	side.token = token
 	c := proxy.Default()
 	c.ControlPlane = "https://" + z.out.value(t, "dp-server")
 	c.CACertFile = filepath.Join(z.dir, "server.crt")
@@ -190,7 +193,16 @@ var httpClient = &http.Client{Timeout: 10 * time.Second}
 
 // fetch returns the body of a 200, else an error with status and body.
 func fetch(url string) (string, error) {
-	r, err := httpClient.Get(url)
+	q, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	return answerTo(q, httpClient)
+}
+
+// answerTo returns the body of a 200, else an error with status and body.
+func answerTo(q *http.Request, c *http.Client) (string, error) {
+	r, err := c.Do(q)
 	if err != nil {
 		return "", err
 	}

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,6 +31,7 @@ import (
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/inspect"
+	"github.com/atoll-mesh/atoll/api/rest"
 	"github.com/atoll-mesh/atoll/api/server"
 	"github.com/atoll-mesh/atoll/global/overview"
 	"github.com/atoll-mesh/atoll/kds"
@@ -109,8 +111,9 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 	if err := s.Collect(func() []server.Peer { return peers(link) }); err != nil {
 		return err
 	}
-	handler, err := s.REST(c, statusOf, append(inspect.Endpoints(s.DB, s.Site),
-		s.Convergence(api.Global, func(zone string) bool { return connected(s.DB.Snapshot(), zone) }))...)
+	endpoints := slices.Concat(inspect.Endpoints(s.DB, s.Site), s.Envoy(link.Ask),
+		[]rest.Endpoint{s.Convergence(api.Global, func(zone string) bool { return connected(s.DB.Snapshot(), zone) })})
+	handler, err := s.REST(c, statusOf, endpoints...)
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -45,12 +46,14 @@ import (
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/incr"
 	"github.com/atoll-mesh/atoll/api/inspect"
+	"github.com/atoll-mesh/atoll/api/rest"
 	"github.com/atoll-mesh/atoll/api/server"
 	"github.com/atoll-mesh/atoll/global/overview"
 	"github.com/atoll-mesh/atoll/kds"
 	"github.com/atoll-mesh/atoll/xds"
 	"github.com/atoll-mesh/atoll/xds/bootstrap"
 	"github.com/atoll-mesh/atoll/xds/wire"
+	"github.com/atoll-mesh/atoll/zone/admin"
 	"github.com/atoll-mesh/atoll/zone/derive"
 	"github.com/atoll-mesh/atoll/zone/identity"
 	"github.com/atoll-mesh/atoll/zone/names"
@@ -64,6 +67,7 @@ type zone struct {
 	engine *incr.Engine
 	xds    *xds.Server
 	status *status.Feeder
+	envoys *admin.Client
 	// leaving keeps a proxy from connecting while it is decided that it is away.
 	leaving sync.Mutex
 }
@@ -106,7 +110,10 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	handler, err := s.REST(c, z.statusOf, append(inspect.Endpoints(s.DB, s.Site), s.Convergence(c.Name, func(string) bool { return true }))...)
+	z.envoys = admin.New(s.DB, s.Instance)
+	endpoints := slices.Concat(inspect.Endpoints(s.DB, s.Site), s.Envoy(z.envoys.Ask),
+		[]rest.Endpoint{s.Convergence(c.Name, func(string) bool { return true })})
+	handler, err := s.REST(c, z.statusOf, endpoints...)
 	if err != nil {
 		return err
 	}
@@ -227,6 +234,15 @@ func (z *zone) bootstrap(at net.Addr) http.Handler {
 	})
 }
 
+// answer asks the Envoy of a proxy for global, which knows it by name.
+func (z *zone) answer(ctx context.Context, mesh, name string, q api.Question) ([]byte, error) {
+	proxy, ok := api.Dataplanes.Named(z.DB.Snapshot(), mesh, name)
+	if !ok {
+		return nil, fmt.Errorf("resource not found: type=%q name=%q mesh=%q", api.Dataplanes.Name, name, mesh)
+	}
+	return z.envoys.Ask(ctx, proxy, q)
+}
+
 // link is the connection to global.
 func (z *zone) link() (*kds.Link, error) {
 	c := z.config.Global
@@ -235,7 +251,7 @@ func (z *zone) link() (*kds.Link, error) {
 			DB: z.DB, Feeder: z.Feeder, Instance: z.Instance, Version: z.Version, Log: z.Component("kds"),
 			Heartbeat: time.Duration(c.Heartbeat),
 		},
-		Site: z.Site, Address: c.Address, Derive: derived, Base: 250 * time.Millisecond, Max: time.Duration(c.MaxBackoff),
+		Site: z.Site, Address: c.Address, Derive: derived, Answer: z.answer, Base: 250 * time.Millisecond, Max: time.Duration(c.MaxBackoff),
 		TLS: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: c.SkipVerify},
 	}
 	if !strings.Contains(o.Address, "://") {

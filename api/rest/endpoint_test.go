@@ -399,6 +399,10 @@ func TestStatusAndExtraEndpoints(t *testing.T) {
 				rest.WriteJSON(w, 200, r.PathValue("x"))
 				return nil
 			}},
+			{Pattern: "GET /everybody", Grant: func(a auth.Access) auth.Grant { return a.ViewStats }, Handle: func(w http.ResponseWriter, r *http.Request) error {
+				rest.WriteJSON(w, 200, "all who may read")
+				return nil
+			}},
 		}
 	})
 	p.mesh("default")
@@ -413,6 +417,8 @@ func TestStatusAndExtraEndpoints(t *testing.T) {
 	if e := p.want(418, "GET", "/closed", "").json(t); e["detail"] != "no coffee" || e["title"] == "" {
 		t.Errorf("%v", e)
 	}
+	p.want(200, "GET", "/everybody", "")
+	p.want(401, "GET", "/everybody", "", anonymous)
 	p.want(401, "GET", "/admins/a", "", anonymous)
 	if r := p.want(200, "GET", "/admins/a", ""); r.text != "\"a\"\n" {
 		t.Errorf("%s", r.text)

@@ -242,6 +242,9 @@ func (s *server) extra(e Endpoint) {
 			grant = e.Grant(s.Access)
 		}
 		if !e.Open {
+			if err := s.readers(r); err != nil { // a grant for everybody is one for those who may read at all
+				return err
+			}
 			var on auth.Subject
 			if name := r.PathValue("name"); name != "" {
 				on = auth.Subject{Kind: cmp.Or(e.Kind, api.Dataplanes.Name), Mesh: r.PathValue("mesh"), Name: name}
