@@ -8,6 +8,29 @@ import (
 	"github.com/atoll-mesh/atoll/api/db"
 )
 
+// StatusOf is the status of a row that follows from other rows, alike in every
+// control plane: what is shown beside the spec, or nil.
+func StatusOf(r db.Reader, row Row) any {
+	id := row.Head().ID
+	switch row.Body().(type) {
+	case *MeshMultiZoneService:
+		return MultiZoneStatusOf(r, id)
+	case *Workload:
+		return map[string]any{"dataplaneProxies": workloadCounts(r, id)}
+	case *MeshOpenTelemetryBackend:
+		return conditions{[]Condition{referenced(r, id)}}
+	case *MeshAccessLog, *MeshMetric, *MeshTrace:
+		if c, ok := resolved(r, row); ok {
+			return conditions{[]Condition{c}}
+		}
+	}
+	return nil
+}
+
+type conditions struct {
+	Conditions []Condition `json:"conditions"`
+}
+
 // Behind lists the MeshServices of a MeshMultiZoneService, ordered by ID.
 func Behind(r db.Reader, id ID) iter.Seq[*Object[MeshService]] {
 	mz, ok := MeshMultiZoneServices.Get(r, id)
@@ -65,16 +88,16 @@ type ProxyCounts struct {
 	Total int `json:"total"`
 }
 
-// WorkloadCounts counts the local proxies of a Workload. One is healthy when all
-// that it listens on is ready.
-func WorkloadCounts(r db.Reader, id ID) ProxyCounts {
+// workloadCounts counts the proxies of a Workload, which are those of its zone.
+// One is healthy when all that it listens on is ready.
+func workloadCounts(r db.Reader, id ID) ProxyCounts {
 	var n ProxyCounts
 	for dp := range Dataplanes.Labelled(r, id.Mesh, map[string]string{LabelWorkload: id.Name}) {
-		if !dp.Local() {
+		if dp.Zone != id.Zone {
 			continue
 		}
 		n.Total++
-		if _, ok := Connections.Get(r, dp.ID.Key()); ok {
+		if isConnected(r, dp) {
 			n.Connected++
 		}
 		if !slices.ContainsFunc(dp.Spec.Networking.Inbound, func(in Inbound) bool { return !in.Healthy() }) {
@@ -82,4 +105,16 @@ func WorkloadCounts(r db.Reader, id ID) ProxyCounts {
 		}
 	}
 	return n
+}
+
+// isConnected: of its own proxies a zone knows, of others what their zone says.
+func isConnected(r db.Reader, dp *Object[Dataplane]) bool {
+	if dp.Local() {
+		_, ok := Connections.Get(r, dp.ID.Key())
+		return ok
+	}
+	id := dp.ID
+	id.Kind = DataplaneInsights.Name
+	insight, ok := DataplaneInsights.Get(r, id)
+	return ok && insight.Spec.Online()
 }

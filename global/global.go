@@ -113,7 +113,7 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 	}
 	endpoints := slices.Concat(inspect.Endpoints(s.DB, s.Site), s.Envoy(link.Ask),
 		[]rest.Endpoint{s.Convergence(api.Global, func(zone string) bool { return connected(s.DB.Snapshot(), zone) })})
-	handler, err := s.REST(c, statusOf, endpoints...)
+	handler, err := s.REST(c, api.StatusOf, endpoints...)
 	if err != nil {
 		return err
 	}
@@ -166,14 +166,6 @@ func authenticate(s *server.Server, c KDSConfig) func(context.Context, string, s
 		}
 		return claims.Check(zone)
 	}
-}
-
-// statusOf is the status that REST shows beside a row.
-func statusOf(r db.Reader, row api.Row) any {
-	if row.Head().Kind == api.MeshMultiZoneServices.Name {
-		return api.MultiZoneStatusOf(r, row.Head().ID)
-	}
-	return nil
 }
 
 // connected reports whether a zone is in touch.

@@ -125,30 +125,23 @@ func derived(r db.Reader, row api.Row) (spec, status json.RawMessage) {
 }
 
 // statusOf is the status that REST shows beside a row.
-func (z *zone) statusOf(r db.Reader, row api.Row) any {
-	switch row.Head().Kind {
-	case api.MeshServices.Name:
-		if !row.Head().Local() {
-			return nil
-		}
-		s, ok := api.ServiceStates.Get(r, row.Head().ID.Key())
-		if !ok {
-			return nil
-		}
-		tls := "NotReady"
-		if len(s.Identities) > 0 {
-			tls = "Ready"
-		}
-		return map[string]any{
-			"tls":              map[string]string{"status": tls},
-			"dataplaneProxies": api.ProxyCounts{Connected: s.Connected, Healthy: s.Healthy, Total: s.Total},
-		}
-	case api.MeshMultiZoneServices.Name:
-		return api.MultiZoneStatusOf(r, row.Head().ID)
-	case api.Workloads.Name:
-		if row.Head().Local() {
-			return map[string]any{"dataplaneProxies": api.WorkloadCounts(r, row.Head().ID)}
-		}
+func statusOf(r db.Reader, row api.Row) any {
+	if row.Head().Kind != api.MeshServices.Name {
+		return api.StatusOf(r, row)
 	}
-	return nil
+	if !row.Head().Local() {
+		return nil
+	}
+	s, ok := api.ServiceStates.Get(r, row.Head().ID.Key())
+	if !ok {
+		return nil
+	}
+	tls := "NotReady"
+	if len(s.Identities) > 0 {
+		tls = "Ready"
+	}
+	return map[string]any{
+		"tls":              map[string]string{"status": tls},
+		"dataplaneProxies": api.ProxyCounts{Connected: s.Connected, Healthy: s.Healthy, Total: s.Total},
+	}
 }

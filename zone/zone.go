@@ -113,7 +113,7 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 	z.envoys = admin.New(s.DB, s.Instance)
 	endpoints := slices.Concat(inspect.Endpoints(s.DB, s.Site), s.Envoy(z.envoys.Ask),
 		[]rest.Endpoint{s.Convergence(c.Name, func(string) bool { return true })})
-	handler, err := s.REST(c, z.statusOf, endpoints...)
+	handler, err := s.REST(c, statusOf, endpoints...)
 	if err != nil {
 		return err
 	}
