@@ -327,6 +327,12 @@ func (s *server) planPut(r *http.Request, snap *db.Snapshot, k api.AnyKind, doc 
 		return nil, 0, false, err
 	}
 	action := api.ActionCreate
+	if misunderstood {
+		action = api.ActionUpdate
+		if err := s.mayStored(r, snap, action, record.ID); err != nil {
+			return nil, 0, false, err
+		}
+	}
 	if exists {
 		action = api.ActionUpdate
 		if err := s.mayRow(r, snap, action, old); err != nil {
@@ -533,12 +539,20 @@ func (s *server) planDelete(r *http.Request, snap *db.Snapshot, k api.AnyKind, m
 	if !ok {
 		id := api.LocalID(k, mesh, "", name, s.Site)
 		if c, stored := s.misunderstood(id); stored {
+			if err := s.mayStored(r, snap, api.ActionDelete, id); err != nil {
+				return nil, err
+			}
 			return []store.Op{{Record: store.Record{ID: id}, Delete: true, Expect: store.At(c.Revision)}}, nil
 		}
 		return nil, notFound("")
 	}
 	if err := s.mayRow(r, snap, api.ActionDelete, row); err != nil {
 		return nil, err
+	}
+	if _, misunderstood := s.misunderstood(row.Head().ID); misunderstood {
+		if err := s.mayStored(r, snap, api.ActionDelete, row.Head().ID); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.ours(row.Head()); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package rest_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/auth"
 	"github.com/atoll-mesh/atoll/api/rest"
+	"github.com/atoll-mesh/atoll/api/store"
 )
 
 func TestRolesDecideOnceThereIsABinding(t *testing.T) {
@@ -84,4 +86,34 @@ func TestRolesDecideOnceThereIsABinding(t *testing.T) {
 			break
 		}
 	}
+}
+
+// What is stored and not understood is no way around roles: nobody can tell
+// whether a condition on what it says holds.
+func TestRolesJudgeWhatIsNotUnderstood(t *testing.T) {
+	p := newPlane(t, atZone)
+	p.mesh("shop")
+	p.want(201, "PUT", "/access-roles/web", `{"type":"AccessRole","name":"web","spec":{"rules":[
+		{"types":["MeshTimeout"],"mesh":"shop","access":["CREATE"]},
+		{"types":["MeshTimeout"],"mesh":"shop","access":["CREATE","UPDATE","DELETE"],"when":[{"targetRef":{"kind":"Mesh"}}]},
+		{"types":["MeshTimeout"],"names":["mine"],"access":["UPDATE","DELETE"]}]}}`)
+	p.want(201, "PUT", "/access-role-bindings/web", `{"type":"AccessRoleBinding","name":"web","spec":{"subjects":[{"type":"User","name":"ann"}],"roles":["web"]}}`)
+	token, err := auth.IssueUser(p.db.Snapshot(), start, auth.User{Name: "ann"}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ann := func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }
+	broken := func(name string) store.Record {
+		return store.Record{ID: api.ID{Kind: "MeshTimeout", Mesh: "shop", Zone: "east", Name: name}, Spec: json.RawMessage(`{"to":7}`)}
+	}
+	p.want(201, "PUT", "/meshes/shop/meshtimeouts/was", timeout("shop", "was"), ann)
+	p.apply(broken("theirs"), broken("was"), broken("mine"))
+	for _, name := range []string{"theirs", "was"} {
+		p.want(403, "PUT", "/meshes/shop/meshtimeouts/"+name, timeout("shop", name), ann)
+		p.want(403, "DELETE", "/meshes/shop/meshtimeouts/"+name, "", ann)
+		p.want(403, "DELETE", "/meshes/shop/meshtimeouts/"+name+"?dryRun=true", "", ann)
+	}
+	p.want(201, "PUT", "/meshes/shop/meshtimeouts/mine", timeout("shop", "mine"), ann)
+	p.apply(broken("mine"))
+	p.want(200, "DELETE", "/meshes/shop/meshtimeouts/mine", "", ann)
 }
