@@ -3,6 +3,7 @@ package rest
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"github.com/atoll-mesh/atoll/api"
@@ -14,12 +15,16 @@ import (
 // dryRun reports whether a write asks what it would do. A value that is not
 // understood is refused: the caller expects that nothing is written.
 func dryRun(r *http.Request) (bool, error) {
-	text := r.URL.Query().Get("dryRun")
-	if text == "" {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return false, badRequest("bad request: the query cannot be read: %v", err)
+	}
+	texts, asked := query["dryRun"]
+	if !asked {
 		return false, nil
 	}
-	yes, err := strconv.ParseBool(text)
-	if err != nil {
+	yes, err := strconv.ParseBool(texts[0])
+	if err != nil || len(texts) > 1 {
 		return false, invalid(api.Fault{Field: "dryRun", Reason: "must be true or false", Rule: api.RuleEnum, Choices: []string{"true", "false"}})
 	}
 	return yes, nil

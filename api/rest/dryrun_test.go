@@ -66,6 +66,9 @@ func TestDryRun(t *testing.T) {
 	}{
 		{400, "PUT", "/meshes/default/meshtimeouts/t?dryRun=server", timeout("default", "t"), "dryRun"},
 		{400, "DELETE", "/meshes/default/meshtimeouts/t?dryRun=server", "", "dryRun"},
+		{400, "DELETE", "/meshes/default/meshtimeouts/t?dryRun", "", "dryRun"},
+		{400, "DELETE", "/meshes/default/meshtimeouts/t?dryRun=false&dryRun=true", "", "dryRun"},
+		{400, "DELETE", "/meshes/default/meshtimeouts/t?dryRun=true;x=y", "", "query"},
 		{400, "PUT", "/meshes/default/meshtimeouts/t?dryRun=true", strings.Replace(longer, "spec", "spek", 1), "spek"},
 		{404, "PUT", "/meshes/none/meshtimeouts/t?dryRun=true", timeout("none", "t"), "Mesh"},
 		{404, "DELETE", "/meshes/default/meshtimeouts/none?dryRun=true", "", "Not found"},
