@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/atoll-mesh/atoll/api/auth"
@@ -79,16 +80,19 @@ func (s *server) caller(r *http.Request) (auth.User, error) {
 	return user, nil
 }
 
+// proxyHeaders begin the names of what proxies add to the requests of others.
+var proxyHeaders = []string{"Forwarded", "Via", "X-Forwarded-", "X-Real-Ip", "X-Client-Ip", "X-Envoy-", "True-Client-Ip", "Cf-Connecting-Ip"}
+
 // fromLocalhost reports whether a program on this machine sent the request
-// itself: not through a proxy, and not a web page of another site that uses
-// the browser of somebody on this machine.
+// itself: not through a proxy, as far as proxies say so, and not a web page of
+// another site that uses the browser of somebody on this machine.
 func fromLocalhost(r *http.Request) bool {
 	remote, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil || !remote.Addr().Unmap().IsLoopback() || !loopbackHost(r.Host) {
 		return false
 	}
-	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip"} {
-		if r.Header.Values(name) != nil {
+	for name := range r.Header {
+		if slices.ContainsFunc(proxyHeaders, func(p string) bool { return strings.HasPrefix(name, p) }) {
 			return false
 		}
 	}
