@@ -68,16 +68,21 @@ type changed struct {
 type stale struct {
 	id   api.ID
 	core string
-	// had: the client has it, so that it must hear when it is gone. Known says
-	// that this was found out.
-	had, known bool
+	// had is the row that the client has, if it may read it, so that it must hear
+	// when it is gone; nil: none. Known says that this was found out.
+	had   api.Row
+	known bool
 }
 
 type watcher struct {
 	kind, with string
-	match      func(api.Row) bool
-	wake       chan struct{}
-	dirty      map[string]stale // by key of the row; guarded by recent.mu
+	// match is cheap: every change asks every watcher of its kind.
+	match func(api.Row) bool
+	wake  chan struct{}
+
+	// Guarded by recent.mu:
+	dirty map[string]stale // by key of the row
+	anew  bool             // what is dirty does not say all: other roles hold
 }
 
 // follow begins to remember. It lasts as long as the database.
@@ -123,6 +128,9 @@ func (c *recent) told(commit db.Commit) {
 	}
 	loaded := mark.Epoch != c.store.Epoch
 	c.store, c.commit = mark, commit.Snapshot.Revision()
+	if slices.ContainsFunc(commit.Changes, isRole) {
+		c.judgeAnew()
+	}
 	for _, change := range commit.Changes {
 		p, ok := c.past[change.Table]
 		if !ok {
@@ -145,6 +153,23 @@ func (c *recent) told(commit db.Commit) {
 	}
 }
 
+func isRole(change db.Change) bool {
+	return change.Table == api.AccessRoles.Name || change.Table == api.AccessRoleBindings.Name
+}
+
+// judgeAnew has all who watch begin again, and lets nobody resume from before:
+// what they may see is not what they might have seen. The caller holds the lock.
+func (c *recent) judgeAnew() {
+	for _, k := range api.Kinds {
+		name := k.Info().Name
+		*c.past[name] = past{floor: 2 * c.at(name).revision}
+		for w := range c.watchers[name] {
+			w.anew = true
+			w.rouse()
+		}
+	}
+}
+
 func (p *past) add(one changed) {
 	if len(p.changes) == pastLimit {
 		p.floor = p.changes[pastLimit/2-1].at
@@ -160,10 +185,12 @@ func (w *watcher) told(change db.Change, old, row api.Row) {
 		w.mark(change.Key, stale{id: head.ID, core: head.Core})
 		return
 	}
-	had := old != nil && w.match(old)
-	if had || row != nil && w.match(row) {
-		head := cmp.Or(row, old).Head()
-		w.mark(change.Key, stale{id: head.ID, core: head.Core, had: had, known: true})
+	head := cmp.Or(row, old).Head()
+	if old != nil && !w.match(old) {
+		old = nil
+	}
+	if old != nil || row != nil && w.match(row) {
+		w.mark(change.Key, stale{id: head.ID, core: head.Core, had: old, known: true})
 	}
 }
 
@@ -173,6 +200,10 @@ func (w *watcher) mark(key string, one stale) {
 		one.had, one.known = before.had, true
 	}
 	w.dirty[key] = one
+	w.rouse()
+}
+
+func (w *watcher) rouse() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -209,11 +240,12 @@ func (c *recent) leave(w *watcher) {
 }
 
 // take returns what the watcher has to be told, ordered by key, and the
-// position that is complete when it was. A snapshot that is taken after it
-// shows all of it, or something newer.
-func (c *recent) take(w *watcher) ([]stale, position) {
+// position that is complete when it was; anew: everything. A snapshot that is
+// taken after it shows all of it, or something newer.
+func (c *recent) take(w *watcher) (told []stale, at position, anew bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	anew, w.anew = w.anew, false
 	keys := make([]string, 0, len(w.dirty))
 	for key := range w.dirty {
 		keys = append(keys, key)
@@ -224,7 +256,7 @@ func (c *recent) take(w *watcher) ([]stale, position) {
 		out[i] = w.dirty[key]
 	}
 	clear(w.dirty)
-	return out, c.at(w.kind)
+	return out, c.at(w.kind), anew
 }
 
 // at is the position of a kind; the caller holds the lock.
@@ -256,9 +288,12 @@ func (c *recent) resume(w *watcher, from position, newest api.Mark) bool {
 	i, _ := slices.BinarySearchFunc(p.changes, 2*from.revision+1, func(one changed, at uint64) int { return cmp.Compare(one.at, at) })
 	for _, one := range p.changes[i:] {
 		// What the row is now decides at sending; core is only for one that is gone.
-		entry := stale{id: one.id, had: one.old != nil && w.match(one.old), known: true}
+		entry := stale{id: one.id, known: true}
 		if one.old != nil {
 			entry.core = one.old.Head().Core
+			if w.match(one.old) {
+				entry.had = one.old
+			}
 		}
 		w.mark(one.id.Key(), entry)
 	}

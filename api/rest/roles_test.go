@@ -42,7 +42,9 @@ func TestRolesDecideOnceThereIsABinding(t *testing.T) {
 		{"types":["Mesh"],"access":["READ"]},
 		{"types":["Secret"],"access":["READ"]},
 		{"access":["GENERATE_DATAPLANE_TOKEN"],"mesh":"shop","when":[{"labels":{"kuma.io/workload":"web"}}]}]}}`)
+	watch.want("reset b theirs")
 	p.want(201, "PUT", "/access-role-bindings/web", `{"type":"AccessRoleBinding","name":"web","spec":{"subjects":[{"type":"Group","name":"web"}],"roles":["web"]}}`)
+	watch.want("reset theirs")
 
 	ours := `{"type":"MeshTimeout","mesh":"shop","name":"ours","spec":{"targetRef":{"kind":"Dataplane","labels":{"app":"web"}},"to":[{"targetRef":{"kind":"Mesh"},"default":{"idleTimeout":"1m"}}]}}`
 	for _, c := range []struct {
@@ -116,4 +118,37 @@ func TestRolesJudgeWhatIsNotUnderstood(t *testing.T) {
 	p.want(201, "PUT", "/meshes/shop/meshtimeouts/mine", timeout("shop", "mine"), ann)
 	p.apply(broken("mine"))
 	p.want(200, "DELETE", "/meshes/shop/meshtimeouts/mine", "", ann)
+}
+
+// Whoever loses or gets a role is told what there is for them now, and later
+// changes as if it had always been so.
+func TestAWatchBeginsAgainWhenRolesChange(t *testing.T) {
+	p := newPlane(t, atZone)
+	p.mesh("shop")
+	p.mesh("bank")
+	p.want(201, "PUT", "/meshes/shop/meshtimeouts/s", timeout("shop", "s"))
+	p.want(201, "PUT", "/meshes/bank/meshtimeouts/b", timeout("bank", "b"))
+	token, err := auth.IssueUser(p.db.Snapshot(), start, auth.User{Name: "ann"}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ann := func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }
+	role := func(status int, mesh string) {
+		p.want(status, "PUT", "/access-roles/reader", `{"type":"AccessRole","name":"reader","spec":{"rules":[{"types":["MeshTimeout"],"mesh":"`+mesh+`","access":["READ"]}]}}`)
+	}
+	role(201, "shop")
+	watch := p.watch("/meshtimeouts?watch=true", ann)
+	before := watch.want("reset b s").id
+	p.want(201, "PUT", "/access-role-bindings/reader", `{"type":"AccessRoleBinding","name":"reader","spec":{"subjects":[{"type":"User","name":"ann"}],"roles":["reader"]}}`)
+	watch.want("reset s")
+	role(200, "bank")
+	watch.want("reset b")
+	p.watch("/meshtimeouts?watch=true&revision="+before, ann).want("reset b")
+	p.want(200, "DELETE", "/meshes/shop/meshtimeouts/s", "")
+	p.want(200, "DELETE", "/meshes/bank/meshtimeouts/b", "")
+	after := watch.want("delete b").id
+	p.want(201, "PUT", "/meshes/shop/meshtimeouts/s", timeout("shop", "s"))
+	p.want(201, "PUT", "/meshes/bank/meshtimeouts/c", timeout("bank", "c"))
+	watch.want("put c")
+	p.watch("/meshtimeouts?watch=true&revision="+after, ann).want("put c")
 }

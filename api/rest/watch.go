@@ -13,7 +13,8 @@ import (
 )
 
 // Events of a watch (HTML Living Standard, "Server-sent events"). A stream
-// begins with a reset, unless it resumes. The data is one JSON object:
+// begins with a reset, unless it resumes, and another comes when roles change:
+// the caller may see something else then. The data is one JSON object:
 //
 //	event: reset   {"type":"reset","revision":812,"documents":[…]}   this is all there is
 //	event: put     {"type":"put","revision":813,"document":{…}}      new, or changed
@@ -95,6 +96,7 @@ func (s *stream) head(event, id string) {
 // watching is one request for a stream.
 type watching struct {
 	*server
+	r *http.Request
 	k api.AnyKind
 	v view
 	*watcher
@@ -107,10 +109,8 @@ func (s *server) watch(w http.ResponseWriter, r *http.Request, k api.AnyKind, v 
 	if err != nil {
 		return err
 	}
-	selects := match
-	match = func(row api.Row) bool { return selects(row) && s.reads(r, s.DB.Snapshot(), row) }
 	one := watching{
-		server: s, k: k, v: v,
+		server: s, r: r, k: k, v: v,
 		watcher: &watcher{kind: k.Info().Name, match: match, wake: make(chan struct{}, 1), dirty: map[string]stale{}},
 		stream:  stream{w: w, out: http.NewResponseController(w)},
 	}
@@ -132,7 +132,7 @@ func (s *server) watch(w http.ResponseWriter, r *http.Request, k api.AnyKind, v 
 		err = one.reset()
 	}
 	if err == nil {
-		err = one.run(r)
+		err = one.run()
 	}
 	if r.Context().Err() == nil && err != nil {
 		s.Log.Debug("a watch ended", "path", r.URL.Path, "error", err)
@@ -158,7 +158,7 @@ func resumesFrom(r *http.Request) (from position, resumes bool, err error) {
 
 // run sends changes until the client goes, may not watch any longer, or the
 // server drains.
-func (s *watching) run(r *http.Request) error {
+func (s *watching) run() error {
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	if err := s.changes(); err != nil {
@@ -166,34 +166,34 @@ func (s *watching) run(r *http.Request) error {
 	}
 	for {
 		select {
-		case <-r.Context().Done():
-			return r.Context().Err()
-		case <-Draining(r.Context()):
+		case <-s.r.Context().Done():
+			return s.r.Context().Err()
+		case <-Draining(s.r.Context()):
 			return s.end(&Problem{Status: http.StatusServiceUnavailable, Title: "Service unavailable", Detail: "the control plane is shutting down"})
 		case <-beat.C:
 			s.buf.WriteString(": heartbeat\n")
 		case <-s.wake:
 		}
-		if err := s.mayStill(r); err != nil {
+		if err := s.mayStill(); err != nil {
 			return s.end(err)
 		}
 		if err := s.changes(); err != nil {
 			return err
 		}
-		if _, err := MeshOf(s.DB.Snapshot(), r); err != nil {
+		if _, err := MeshOf(s.DB.Snapshot(), s.r); err != nil {
 			return s.end(err)
 		}
 	}
 }
 
 // mayStill judges the caller again: tokens expire, and are revoked.
-func (s *watching) mayStill(r *http.Request) error {
-	user, err := s.caller(r)
+func (s *watching) mayStill() error {
+	user, err := s.caller(s.r)
 	if err != nil {
 		return err
 	}
 	info := s.k.Info()
-	return s.allow(as(r, user), s.grantFor(info, false), info.Name)
+	return s.allow(as(s.r, user), s.grantFor(info, false), info.Name)
 }
 
 // end tells the client why nothing follows.
@@ -218,7 +218,11 @@ func (s *watching) id(p position) (id string, revision uint64) {
 
 // reset sends all there is as one event, in pieces.
 func (s *watching) reset() error {
-	_, at := s.recent.take(s.watcher)
+	_, at, _ := s.recent.take(s.watcher)
+	return s.everything(at)
+}
+
+func (s *watching) everything(at position) error {
 	s.at = at
 	snap := s.DB.Snapshot()
 	id, revision := s.id(at)
@@ -226,7 +230,7 @@ func (s *watching) reset() error {
 	fmt.Fprintf(&s.buf, `data: {"type":"reset","revision":%d,"documents":[`, revision)
 	first := true
 	for row := range s.k.AllRows(snap) {
-		if !s.match(row) {
+		if !s.shows(snap, row) {
 			continue
 		}
 		document, err := s.v.render(snap, s.k, row)
@@ -257,36 +261,47 @@ func oneLine(document json.RawMessage) []byte {
 	return b.Bytes()
 }
 
+// shows reports whether the row is watched, and the caller may read it.
+func (s *watching) shows(snap *db.Snapshot, row api.Row) bool {
+	return s.match(row) && s.reads(s.r, snap, row)
+}
+
 // changes sends what changed since the last time, as it is now. Only the last
 // event has the new position: before it, the client does not have everything.
 func (s *watching) changes() error {
-	dirty, at := s.recent.take(s.watcher)
+	dirty, at, anew := s.recent.take(s.watcher)
+	if anew {
+		return s.everything(at)
+	}
 	snap := s.DB.Snapshot()
-	var events []watchEvent
+	before, was := s.id(s.at)
+	after, is := s.id(at)
+	var last *watchEvent // is held back until it shows whether it is the last
 	for _, one := range dirty {
 		e, ok, err := s.eventOf(snap, one)
 		if err != nil {
 			return err
 		}
-		if ok {
-			events = append(events, e)
+		if !ok {
+			continue
 		}
-	}
-	before, was := s.id(s.at)
-	after, is := s.id(at)
-	for i, e := range events {
-		id := before
+		if last != nil {
+			if err := s.event(*last, before); err != nil {
+				return err
+			}
+		}
 		e.Revision = was
-		if i == len(events)-1 {
-			id, e.Revision = after, is
-		}
-		if err := s.event(e, id); err != nil {
+		last = &e
+	}
+	if last != nil {
+		last.Revision = is
+		if err := s.event(*last, after); err != nil {
 			return err
 		}
 	}
 	s.at = at
 	switch {
-	case len(events) > 0:
+	case last != nil:
 	case s.buf.Len() == 0:
 		return nil
 	case after != "": // not an event: it only moves where to resume
@@ -299,12 +314,12 @@ func (s *watching) changes() error {
 
 func (s *watching) eventOf(snap *db.Snapshot, one stale) (e watchEvent, ok bool, err error) {
 	row, exists := s.k.Row(snap, one.id)
-	if exists && s.match(row) {
+	if exists && s.shows(snap, row) {
 		e.Type = "put"
 		e.Document, err = s.v.render(snap, s.k, row)
 		return e, true, err
 	}
-	if !one.had {
+	if one.had == nil || !s.reads(s.r, snap, one.had) {
 		return e, false, nil
 	}
 	e.Type = "delete"

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/atoll-mesh/atoll/api/auth"
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/rest"
+	"github.com/atoll-mesh/atoll/api/store"
 )
 
 // event is one event of a watch, as a client reads it.
@@ -264,6 +266,40 @@ func TestWatchMerges(t *testing.T) {
 		}
 		p.idle("d", "1m")
 		w.want("put d") // nothing was left of the rest
+		w.stop()
+	})
+}
+
+// What a slow client has not taken is not kept for it.
+func TestWatchRendersWhatIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 2000
+		var rendered atomic.Int64
+		p := newPlane(t, atZone, func(o *rest.Options) {
+			o.Status = func(db.Reader, api.Row) any { rendered.Add(1); return nil }
+		})
+		p.mesh("default")
+		w := p.watch(timeouts + "?watch=true")
+		w.want("reset")
+		records := make([]store.Record, n)
+		for i := range records {
+			records[i] = store.Record{
+				ID:   api.ID{Kind: "MeshTimeout", Mesh: "default", Zone: "east", Name: fmt.Sprintf("t%05d", i)},
+				Spec: json.RawMessage(`{"to":[{"targetRef":{"kind":"Mesh"},"default":{"idleTimeout":"30m"}}]}`),
+			}
+		}
+		p.apply(records...)
+		w.want("put t00000")
+		synctest.Wait()
+		if got := rendered.Load(); got > n/2 {
+			t.Errorf("%d documents were made before the second was taken", got)
+		}
+		for range n - 1 {
+			w.next()
+		}
+		if got := rendered.Load(); got != n {
+			t.Errorf("%d documents were made of %d", got, n)
+		}
 		w.stop()
 	})
 }
