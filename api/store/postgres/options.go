@@ -78,7 +78,7 @@ const (
 // Modes lists the modes of TLS.
 func Modes() []string { return []string{Disable, VerifyNone, VerifyCA, VerifyFull} }
 
-// sslModes are the words of libpq for our modes.
+// sslMode is the word of libpq for a mode of ours.
 func sslMode(mode string) string {
 	switch mode {
 	case VerifyNone:
@@ -113,22 +113,23 @@ func (o *Options) String() string {
 	return fmt.Sprintf("postgres://%s@%s:%d/%s", o.User, o.Host, o.Port, o.Database)
 }
 
-// config reads the files and makes what a connection needs. Every key is set, so
-// that the environment of psql and others (PGHOST, …) does not count.
-func (o *Options) config() (*pgx.ConnConfig, error) {
+// settings reads the password and says where to go and whom to trust, as libpq
+// reads it. All keys of that are set, so that the environment of psql and others
+// (PGHOST, …) does not count.
+func (o *Options) settings() (string, error) {
 	password := o.Password
 	if o.PasswordFile != "" {
 		content, err := os.ReadFile(o.PasswordFile)
 		if err != nil {
-			return nil, fmt.Errorf("password of the database: %w", err)
+			return "", fmt.Errorf("password of the database: %w", err)
 		}
 		password = strings.TrimRight(string(content), "\r\n")
 	}
 	settings := map[string]string{
 		"host": o.Host, "port": strconv.Itoa(int(o.Port)), "user": o.User, "password": password, "database": o.Database,
 		"sslmode": sslMode(o.TLS.Mode), "sslcert": o.TLS.CertFile, "sslkey": o.TLS.KeyFile, "sslrootcert": o.TLS.CAFile,
-		"sslsni": "1", "sslnegotiation": "postgres", "passfile": os.DevNull,
-		"application_name": "atoll", "target_session_attrs": "read-write",
+		"sslsni": "1", "sslnegotiation": "postgres", "sslpassword": "", "sslcertmode": "allow", "passfile": os.DevNull,
+		"channel_binding": "prefer", "require_auth": "", "target_session_attrs": "read-write",
 	}
 	if o.TLS.DisableSNI {
 		settings["sslsni"] = "0"
@@ -141,23 +142,46 @@ func (o *Options) config() (*pgx.ConnConfig, error) {
 	for _, k := range slices.Sorted(maps.Keys(settings)) {
 		fmt.Fprintf(&text, "%s='%s' ", k, quote.Replace(settings[k]))
 	}
-	c, err := pgx.ParseConfig(text.String())
+	return text.String(), nil
+}
+
+// config is what a connection needs.
+func (o *Options) config() (*pgx.ConnConfig, error) {
+	text, err := o.settings()
 	if err != nil {
-		return nil, fmt.Errorf("settings of the database: %w", cmp.Or(errors.Unwrap(err), err)) // without the text, which has the password
+		return nil, err
 	}
-	c.ConnectTimeout = o.ConnectTimeout
+	c, err := pgx.ParseConfig(text)
+	if err != nil {
+		return nil, withoutText(err)
+	}
+	o.complete(c)
 	return c, nil
+}
+
+// complete sets what a text cannot, and drops what the environment says of
+// sessions (PGOPTIONS, PGTZ).
+func (o *Options) complete(c *pgx.ConnConfig) {
+	c.ConnectTimeout = o.ConnectTimeout
+	c.RuntimeParams = map[string]string{"application_name": "atoll"}
+}
+
+// withoutText is what is wrong with the settings, without the password in them.
+func withoutText(err error) error {
+	return fmt.Errorf("settings of the database: %w", cmp.Or(errors.Unwrap(err), err))
 }
 
 // pool returns a pool that has no connection yet.
 func (o *Options) pool() (*pgxpool.Pool, error) {
-	c, err := pgxpool.ParseConfig("")
+	text, err := o.settings()
 	if err != nil {
-		return nil, fmt.Errorf("settings of the database: %w", err)
-	}
-	if c.ConnConfig, err = o.config(); err != nil {
 		return nil, err
 	}
+	c, err := pgxpool.ParseConfig(text)
+	if err != nil {
+		return nil, withoutText(err)
+	}
+	o.complete(c.ConnConfig)
 	c.BeforeConnect = func(_ context.Context, now *pgx.ConnConfig) error {
 		fresh, err := o.config()
 		if err == nil {

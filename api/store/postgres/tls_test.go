@@ -203,3 +203,16 @@ func TestPasswordFile(t *testing.T) {
 	cut(t, local)
 	follow(t, s).until(apply(t, s, mesh("b", `{}`)))
 }
+
+// What psql and others read from the environment says nothing about this store.
+func TestTheEnvironmentDoesNotCount(t *testing.T) {
+	o := database(t)
+	for name, value := range map[string]string{
+		"PGHOST": "nowhere.invalid", "PGPORT": "none", "PGSSLMODE": "none", "PGREQUIREAUTH": "scram-sha-256", "PGCHANNELBINDING": "none",
+		"PGOPTIONS": "-c default_transaction_read_only=on", "PGTZ": "nowhere",
+	} {
+		t.Setenv(name, value)
+	}
+	s := open(t, o)
+	follow(t, s).until(apply(t, s, mesh("a", `{}`)))
+}
