@@ -164,13 +164,14 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	}
 	defer res.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
-	if err != nil {
+	refused := res.StatusCode < 200 || res.StatusCode > 299
+	if err != nil && !refused { // of a refusal, a part says what it is
 		return 0, nil, fmt.Errorf("control plane at %s: read the answer: %w", c.base, err)
 	}
 	if len(answer) > maxAnswer {
 		return 0, nil, fmt.Errorf("control plane at %s: the answer to %s %s is larger than %d bytes", c.base, method, path, maxAnswer)
 	}
-	if res.StatusCode < 200 || res.StatusCode > 299 {
+	if refused {
 		return res.StatusCode, res.Header, problemOf(res.StatusCode, answer)
 	}
 	switch into := into.(type) {
@@ -202,14 +203,19 @@ func Path(k api.AnyKind, mesh, name string) string {
 // Applied is what an apply did.
 type Applied struct {
 	Kind, Mesh, Name string
-	Created          bool
+	// Result is [Created], [Updated] or [Unchanged]; a server of another make
+	// does not tell the last two apart: Updated.
+	Result string
 	// Revision of the store that holds the document.
 	Revision uint64
 	Warnings []string
 }
 
-// revisionHeader is set by the server on every write.
-const revisionHeader = "Atoll-Revision"
+// Headers that the server sets on every write.
+const (
+	revisionHeader = "Atoll-Revision"
+	resultHeader   = "Atoll-Result"
+)
 
 // Apply creates or replaces the resource of a JSON document.
 func (c *Client) Apply(ctx context.Context, document []byte) (Applied, error) {
@@ -224,7 +230,13 @@ func (c *Client) Apply(ctx context.Context, document []byte) (Applied, error) {
 	if err != nil {
 		return done, err
 	}
-	done.Created = status == http.StatusCreated
+	switch done.Result = header.Get(resultHeader); {
+	case done.Result != "":
+	case status == http.StatusCreated:
+		done.Result = Created
+	default:
+		done.Result = Updated
+	}
 	done.Warnings, done.Revision = answer.Warnings, revisionOf(header)
 	return done, nil
 }

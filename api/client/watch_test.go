@@ -115,8 +115,8 @@ func TestWatchGoesOnWhereAStreamEnded(t *testing.T) {
 func TestWatchThatCannotBegin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for want, texts := range map[string][]string{
-			"error: control plane at http://cp:5681: connection refused":                             nil,
-			"error: Invalid authentication data":                                                     {`401 {"title":"Invalid authentication data"}`},
+			"error: control plane at http://cp:5681: connection refused":                              nil,
+			"error: Invalid authentication data":                                                      {`401 {"title":"Invalid authentication data"}`},
 			"error: control plane at http://cp:5681: it cannot watch: the answer is application/json": {`{"items":[]}`},
 		} {
 			if diff := cmp.Diff([]string{want}, told(t, &answers{texts: texts}, 3)); diff != "" {

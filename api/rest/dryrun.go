@@ -38,13 +38,9 @@ func (s *server) tryPut(w http.ResponseWriter, r *http.Request, k api.AnyKind, d
 	if err != nil {
 		return err
 	}
-	trial := client.Trial{Result: client.Unchanged}
+	trial := client.Trial{Result: resultOf(ops, created)}
 	row, _ := k.RowNamed(snap, mesh, name)
 	if len(ops) > 0 {
-		trial.Result = client.Updated
-		if created {
-			trial.Result = client.Created
-		}
 		row = s.wouldBe(k, ops[len(ops)-1])
 	}
 	if trial.Document, err = s.item(snap, k, row); err != nil {

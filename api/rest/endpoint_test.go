@@ -37,11 +37,11 @@ func TestClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	done, err := c.Apply(t.Context(), []byte(timeout("default", "t")))
-	if err != nil || !done.Created || done.Revision == 0 || done.Kind != "MeshTimeout" || done.Mesh != "default" || done.Name != "t" {
+	if err != nil || done.Result != client.Created || done.Revision == 0 || done.Kind != "MeshTimeout" || done.Mesh != "default" || done.Name != "t" {
 		t.Errorf("%+v, %v", done, err)
 	}
 	again, err := c.Apply(t.Context(), []byte(timeout("default", "t")))
-	if err != nil || again.Created || again.Revision != done.Revision {
+	if err != nil || again.Result != client.Unchanged || again.Revision != done.Revision {
 		t.Errorf("%+v, %v", again, err)
 	}
 	if body, err := c.Get(t.Context(), kind, "default", "t"); err != nil || !strings.Contains(string(body), `"kri_mt_default_east__t_"`) {

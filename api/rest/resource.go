@@ -18,6 +18,7 @@ import (
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/auth"
+	"github.com/atoll-mesh/atoll/api/client"
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/store"
 )
@@ -263,9 +264,10 @@ func (s *server) put(k api.AnyKind) handler {
 		} else if dry {
 			return s.tryPut(w, r, k, doc, mesh, name)
 		}
-		var created bool
+		var result string
 		rev, err := s.write(r.Context(), func(snap *db.Snapshot) (ops []store.Op, same store.Revision, err error) {
-			ops, same, created, err = s.planPut(r, snap, k, doc, mesh, name)
+			ops, same, created, err := s.planPut(r, snap, k, doc, mesh, name)
+			result = resultOf(ops, created)
 			return ops, same, err
 		})
 		if err != nil {
@@ -275,13 +277,25 @@ func (s *server) put(k api.AnyKind) handler {
 			return err
 		}
 		status := http.StatusOK
-		if created {
+		if result == client.Created {
 			status = http.StatusCreated
 		}
+		w.Header().Set(ResultHeader, result)
 		w.Header().Set(RevisionHeader, strconv.FormatUint(uint64(rev), 10))
 		WriteJSON(w, status, warned{s.warnings(k, mesh, name)})
 		return nil
 	}
+}
+
+// resultOf names what the planned writes of a PUT do.
+func resultOf(ops []store.Op, created bool) string {
+	switch {
+	case len(ops) == 0:
+		return client.Unchanged
+	case created:
+		return client.Created
+	}
+	return client.Updated
 }
 
 type warned struct {

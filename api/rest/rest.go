@@ -63,6 +63,9 @@ const (
 // write: what to wait for to know that it has reached every proxy.
 const RevisionHeader = "Atoll-Revision"
 
+// ResultHeader of a PUT says what it did: client.Created, Updated or Unchanged.
+const ResultHeader = "Atoll-Result"
+
 // KumaVersion is the version of the API that is spoken, as clients of the
 // existing ecosystem compare it with their own.
 const KumaVersion = "3.0.0"

@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,10 +17,9 @@ import (
 
 func applyCommand(c *connection) *cobra.Command {
 	var (
-		files     []string
-		variables map[string]string
-		dry, wait bool
-		patience  time.Duration
+		input written
+		dry   trial
+		after waiting
 	)
 	command := c.bind(&cobra.Command{
 		Use:   "apply -f FILE|DIRECTORY|URL|-",
@@ -33,49 +32,109 @@ A file may hold many documents, separated by ---. Of a directory *.yaml, *.yml a
 *.json are read, also below it. {{ name }} is replaced by the value of -v name=…;
 other braces stay as they are.
 
+--dry-run=client checks the documents here and prints them. --dry-run=server asks
+the control plane, which judges them against what it has and says what each would
+do; nothing is written. "atoll diff" also shows the difference.
+
 --wait ends when every proxy of every connected zone has acknowledged the change. It
 names the zones that are not connected: they get the change when they are back.`,
 		Example: `  atoll apply -f mesh.yaml
   atoll apply -f policies/ --wait --timeout 30s
   atoll apply -f timeout.yaml -v seconds=5
   atoll get meshtimeout slow -o yaml | sed s/10s/5s/ | atoll apply -f -
-  atoll apply -f policies/ --dry-run`,
+  atoll apply -f policies/ --dry-run=server`,
 		Args: arguments(cobra.NoArgs),
 	})
-	fs := command.Flags()
-	fs.StringArrayVarP(&files, "file", "f", nil, "file, directory, URL, or - for standard input (repeatable)")
-	pairs(fs, &variables, "var", "v", "`name=value` for {{ name }} in the documents (repeatable)")
-	fs.BoolVar(&dry, "dry-run", false, "check the documents and print them; send nothing")
-	fs.BoolVar(&wait, "wait", false, "wait until every proxy has acknowledged the change")
-	fs.DurationVar(&patience, "timeout", time.Minute, "how long to --wait")
+	input.bind(command, "apply the documents of it")
+	dry.bind(command)
+	after.bind(command)
 	command.RunE = stoppable(func(ctx context.Context, command *cobra.Command, _ []string) error {
-		if len(files) == 0 {
+		if len(input.paths) == 0 {
 			return wrongUsage("what to apply? Name a file by -f, or - for standard input")
 		}
-		documents, err := readDocuments(ctx, files, variables, command.InOrStdin())
+		documents, err := input.read(ctx, command.InOrStdin())
 		if err != nil {
 			return err
 		}
-		if dry {
-			return printDocuments(command.OutOrStdout(), documents)
+		out, errs := command.OutOrStdout(), command.ErrOrStderr()
+		if dry == tryHere {
+			return printDocuments(out, documents)
 		}
-		if wait {
-			c = c.patient()
-		}
-		cl, err := c.open()
+		cl, err := after.open(c)
 		if err != nil {
 			return err
 		}
-		revision, err := apply(ctx, cl, documents, command.OutOrStdout(), command.ErrOrStderr())
+		if dry == tryThere {
+			return tryAll(ctx, cl, documents, out, errs)
+		}
+		revision, err := apply(ctx, cl, documents, out, errs)
 		if err != nil {
 			return err
 		}
-		if wait {
-			return waitFor(ctx, cl, revision, patience, command.OutOrStdout(), command.ErrOrStderr())
-		}
-		return nil
+		return after.wait(ctx, cl, revision, out, errs)
 	})
 	return command
+}
+
+// trial is the value of --dry-run.
+type trial string
+
+const (
+	notTrial trial = "none"
+	tryHere  trial = "client"
+	tryThere trial = "server"
+)
+
+func (t *trial) bind(command *cobra.Command) {
+	*t = notTrial
+	command.Flags().Var(t, "dry-run", "change nothing: client checks the documents here, server asks the control plane; alone: client")
+	command.Flags().Lookup("dry-run").NoOptDefVal = string(tryHere)
+	complete(command, "dry-run", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return []string{string(tryHere), string(tryThere)}, cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+// String, Set and Type make it a flag.
+func (t *trial) String() string { return string(*t) }
+
+func (t *trial) Set(text string) error {
+	switch text {
+	case string(tryHere), string(tryThere), string(notTrial):
+		*t = trial(text)
+		return nil
+	case "true", "false": // as a switch
+		*t = map[string]trial{"true": tryHere, "false": notTrial}[text]
+		return nil
+	}
+	return errors.New("want client, server or none")
+}
+
+func (t *trial) Type() string { return "client|server" }
+
+// waiting is the flags of commands that can wait until a change is in force.
+type waiting struct {
+	on       bool
+	patience time.Duration
+}
+
+func (w *waiting) bind(command *cobra.Command) {
+	command.Flags().BoolVar(&w.on, "wait", false, "wait until every proxy has acknowledged the change")
+	command.Flags().DurationVar(&w.patience, "timeout", time.Minute, "how long to --wait")
+}
+
+// open is a client whose questions may be answered late, if it is to wait.
+func (w *waiting) open(c *connection) (*client.Client, error) {
+	if w.on {
+		c = c.patient()
+	}
+	return c.open()
+}
+
+func (w *waiting) wait(ctx context.Context, cl *client.Client, revision uint64, out, errs io.Writer) error {
+	if !w.on || revision == 0 {
+		return nil
+	}
+	return waitFor(ctx, cl, revision, w.patience, out, errs)
 }
 
 func printDocuments(out io.Writer, documents []document) error {
@@ -92,65 +151,83 @@ func printDocuments(out io.Writer, documents []document) error {
 	return nil
 }
 
+// did prints one line about a document.
+func did(out io.Writer, d *document, result string) {
+	mesh := ""
+	if d.Kind.Info().Scope == api.MeshScope {
+		mesh = d.Mesh
+	}
+	fmt.Fprintf(out, "resource type=%q mesh=%q name=%q %s\n", d.Type, mesh, d.Name, strings.ToUpper(result[:1])+result[1:])
+}
+
 // apply sends the documents and returns the newest revision that holds them. A
 // document that is refused does not keep the others back; all refusals are the
 // error.
 func apply(ctx context.Context, cl *client.Client, documents []document, out, errs io.Writer) (revision uint64, err error) {
-	var refused []error
-	for _, d := range documents {
-		done, what, err := applyOne(ctx, cl, d)
+	err = each(documents, func(d *document) error {
+		done, err := cl.Apply(ctx, d.Body)
 		if err != nil {
-			refused = append(refused, fmt.Errorf("%s: %s: %w", d.Origin, &d, err))
-			if !onlyThis(err) {
-				break
-			}
-			continue
+			return err
 		}
 		revision = max(revision, done.Revision)
-		for _, warning := range done.Warnings {
-			fmt.Fprintf(errs, "Warning: %s: %s\n", &d, warning)
+		warn(errs, d, done.Warnings)
+		did(out, d, done.Result)
+		return nil
+	})
+	return revision, err
+}
+
+// tryAll says what apply would do.
+func tryAll(ctx context.Context, cl *client.Client, documents []document, out, errs io.Writer) error {
+	made := map[string]bool{} // meshes that documents before would create
+	return each(documents, func(d *document) error {
+		tried, err := cl.TryApply(ctx, d.Body)
+		if made[d.Mesh] && errors.Is(err, client.ErrNotFound) {
+			did(out, d, client.Created+" (checked here only: its mesh is not there yet)")
+			return nil
 		}
-		fmt.Fprintf(out, "resource type=%q mesh=%q name=%q %s\n", done.Kind, done.Mesh, done.Name, what)
-	}
-	return revision, errors.Join(refused...)
+		if err != nil {
+			return err
+		}
+		if d.Kind.Info().Name == api.Meshes.Name {
+			made[d.Name] = true
+		}
+		warn(errs, d, tried.Warnings)
+		did(out, d, tried.Result+" (dry run)")
+		return nil
+	})
 }
 
-// applyOne also finds out whether the write changed anything: the control plane
-// stamps the row only if it did.
-func applyOne(ctx context.Context, cl *client.Client, d document) (done client.Applied, what string, err error) {
-	before, err := modified(ctx, cl, d)
-	if err != nil {
-		return done, "", err
+func warn(errs io.Writer, d *document, warnings []string) {
+	for _, warning := range warnings {
+		fmt.Fprintf(errs, "Warning: %s: %s\n", d, warning)
 	}
-	if done, err = cl.Apply(ctx, d.Body); err != nil {
-		return done, "", err
-	}
-	if done.Created {
-		return done, "Created", nil
-	}
-	after, err := modified(ctx, cl, d)
-	if err != nil {
-		return done, "", err
-	}
-	if !before.IsZero() && before.Equal(after) {
-		return done, "Unchanged", nil
-	}
-	return done, "Updated", nil
 }
 
-// modified is when the resource was written last, zero if there is none.
-func modified(ctx context.Context, cl *client.Client, d document) (time.Time, error) {
-	var stamp struct {
-		Modified time.Time `json:"modificationTime"`
+// each does something with every document, and goes on after a refusal that
+// concerns one of them. The error is all refusals.
+func each(documents []document, do func(*document) error) error {
+	var refused []error
+	for i := range documents {
+		d := &documents[i]
+		err := do(d)
+		if err == nil {
+			continue
+		}
+		var absent notThere
+		switch {
+		case d.Origin != "":
+			refused = append(refused, fmt.Errorf("%s: %s: %w", d.Origin, d, err))
+		case errors.As(err, &absent):
+			refused = append(refused, err) // it names what it is about
+		default:
+			refused = append(refused, fmt.Errorf("%s: %w", d, err))
+		}
+		if !onlyThis(err) {
+			break
+		}
 	}
-	body, err := cl.Get(ctx, d.Kind, d.Mesh, d.Name)
-	if errors.Is(err, client.ErrNotFound) {
-		return stamp.Modified, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(body, &stamp)
-	}
-	return stamp.Modified, err
+	return errors.Join(refused...)
 }
 
 // onlyThis reports whether an error concerns one document, so that the next may
@@ -161,5 +238,6 @@ func onlyThis(err error) bool {
 		return problem.Status < http.StatusInternalServerError && problem.Status != http.StatusUnauthorized
 	}
 	var invalid *api.Invalid
-	return errors.As(err, &invalid)
+	var absent notThere
+	return errors.As(err, &invalid) || errors.As(err, &absent)
 }

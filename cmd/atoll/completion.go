@@ -57,11 +57,37 @@ func completeResources(c *connection, mesh *string, include func(api.Facts) bool
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		in := *mesh
-		if kind.Info().Scope == api.GlobalScope {
-			in = ""
+		in := ""
+		if kind.Info().Scope == api.MeshScope {
+			if in, err = c.in(*mesh); err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
 		}
 		return names(command.Context(), c, kind, in, typed, args[1:]), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeNames completes one name of a resource of the kind.
+func completeNames(c *connection, kind api.AnyKind, mesh *string) completion {
+	return atMost(1, func(command *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		in := ""
+		if mesh != nil {
+			var err error
+			if in, err = c.in(*mesh); err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+		}
+		return names(command.Context(), c, kind, in, typed, nil), cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+// atMost ends completion after so many arguments.
+func atMost(n int, with completion) completion {
+	return func(command *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if len(args) >= n {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return with(command, args, typed)
 	}
 }
 
@@ -98,7 +124,7 @@ func completeMesh(c *connection, command *cobra.Command) {
 
 func completeOutput(command *cobra.Command) {
 	complete(command, "output", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return []string{"table", "yaml", "json"}, cobra.ShellCompDirectiveNoFileComp
+		return outputs, cobra.ShellCompDirectiveNoFileComp
 	})
 }
 

@@ -1,18 +1,13 @@
 package main
 
 import (
-	"context"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,6 +28,15 @@ type connection struct {
 	skipVerify            bool
 	timeout               time.Duration
 	configFile            string
+	// used is what options found, for advice.
+	used used
+}
+
+// used says which control plane was asked, and with whose words.
+type used struct {
+	address string
+	// token names where the token came from; empty: none was sent.
+	token string
 }
 
 // bind adds the flags of the connection to a command and those below it.
@@ -63,7 +67,10 @@ func (c *connection) options() (client.Options, error) {
 		CAFile: first(c.caFile, os.Getenv("ATOLL_CA_FILE")), SkipVerify: c.skipVerify,
 		Timeout: c.timeout, UserAgent: "atoll/" + version,
 	}
-	credentials := []credential{{c.token, c.tokenFile}, {os.Getenv("ATOLL_TOKEN"), os.Getenv("ATOLL_TOKEN_FILE")}}
+	credentials := []credential{
+		{"--token", c.token, "--token-file", c.tokenFile},
+		{"ATOLL_TOKEN", os.Getenv("ATOLL_TOKEN"), "ATOLL_TOKEN_FILE", os.Getenv("ATOLL_TOKEN_FILE")},
+	}
 	switch {
 	case c.controlPlane != "" && c.address != "":
 		return o, wrongUsage("--address and --control-plane exclude each other")
@@ -82,35 +89,63 @@ func (c *connection) options() (client.Options, error) {
 			if c.controlPlane != "" {
 				place = 1 // chosen by a flag, which is stronger than variables
 			}
-			credentials = slices.Insert(credentials, place, credential{plane.Token, plane.TokenFile})
+			of := fmt.Sprintf("control plane %q of config", plane.Name)
+			credentials = slices.Insert(credentials, place, credential{of, plane.Token, of + ",", plane.TokenFile})
 		}
 	}
 	o.URL = first(o.URL, defaultAddress)
+	c.used = used{address: o.URL}
 	for _, one := range credentials {
-		token, err := one.read()
+		token, from, err := one.read()
 		if token != "" || err != nil {
-			o.Token = token
+			o.Token, c.used.token = token, from
 			return o, err
 		}
 	}
 	if onThisMachine(o.URL) {
-		o.Token = ownToken()
+		o.Token, c.used.token = ownToken()
 	}
 	return o, nil
 }
 
-// credential is a token or the file that holds it.
-type credential struct{ token, file string }
+// credential is a token or the file that holds it, and who named them.
+type credential struct{ tokenOf, token, fileOf, file string }
 
-func (c credential) read() (string, error) {
+func (c credential) read() (token, from string, err error) {
 	if c.token != "" || c.file == "" {
-		return strings.TrimSpace(c.token), nil
+		return strings.TrimSpace(c.token), c.tokenOf, nil
 	}
 	body, err := os.ReadFile(c.file)
 	if err != nil {
-		return "", fmt.Errorf("user token: %w", err)
+		return "", "", fmt.Errorf("user token (%s): %w", strings.TrimSuffix(c.fileOf, ","), err)
 	}
-	return strings.TrimSpace(string(body)), nil
+	return strings.TrimSpace(string(body)), c.fileOf + " " + c.file, nil
+}
+
+// in is the mesh that a command is about: the flag, the environment, that of
+// the control plane in the user's list, or where a first user's services are.
+func (c *connection) in(flag string) (string, error) {
+	if mesh := first(flag, os.Getenv("ATOLL_MESH")); mesh != "" {
+		return mesh, nil
+	}
+	if c.address != "" || c.controlPlane == "" && os.Getenv("ATOLL_ADDRESS") != "" {
+		return defaultMesh, nil // of another control plane than those of the list
+	}
+	known, err := loadPlanes(c.planesFile())
+	if err != nil {
+		return "", err
+	}
+	plane, _, err := known.find(c.controlPlane)
+	return first(plane.Mesh, defaultMesh), err
+}
+
+// defaultMesh is where a first user's services are.
+const defaultMesh = "default"
+
+// meshFlag adds --mesh.
+func (c *connection) meshFlag(command *cobra.Command, mesh *string, usage string) {
+	command.Flags().StringVarP(mesh, "mesh", "m", "", usage+" (env ATOLL_MESH; default: that of the control plane in config, or "+defaultMesh+")")
+	completeMesh(c, command)
 }
 
 func first(texts ...string) string {
@@ -124,13 +159,14 @@ func first(texts ...string) string {
 
 // ownToken is the administrator's token that a control plane of this machine
 // left in its data directory. Without it the server says whether one is needed.
-func ownToken() string {
+func ownToken() (token, file string) {
 	dir := first(os.Getenv("ATOLL_DATA_DIR"), server.Default().DataDir)
-	body, err := os.ReadFile(filepath.Join(dir, server.TokenFile))
+	file = filepath.Join(dir, server.TokenFile)
+	body, err := os.ReadFile(file)
 	if err != nil {
-		return ""
+		return "", ""
 	}
-	return strings.TrimSpace(string(body))
+	return strings.TrimSpace(string(body)), file
 }
 
 // onThisMachine keeps the administrator's token away from other machines.
@@ -165,30 +201,4 @@ func (c *connection) quick() (*client.Client, error) {
 func pairs(fs *pflag.FlagSet, into *map[string]string, name, short, usage string) {
 	fs.StringToStringVarP(into, name, short, nil, usage)
 	fs.Lookup(name).DefValue = "" // help would show an empty list
-}
-
-// advice is what the user can do about an error, or "".
-func advice(err error) string {
-	var problem *client.Problem
-	var authority x509.UnknownAuthorityError
-	var host x509.HostnameError
-	var dns *net.DNSError
-	switch {
-	case errors.As(err, &problem) && problem.Status == http.StatusUnauthorized:
-		return "Show a user token: --token-file FILE, or ATOLL_TOKEN_FILE. On the machine of the control plane it is found in its data directory\n" +
-			"(~/.atoll/admin.token; name another directory by ATOLL_DATA_DIR). `atoll generate user-token` makes more."
-	case errors.As(err, &problem) && problem.Status == http.StatusForbidden:
-		return "The token is valid, but its user may not do this: use an administrator's token, or change `access` in the control plane's configuration."
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "Is the control plane running? `atoll zone` starts one on this machine; --address or ATOLL_ADDRESS name another."
-	case errors.As(err, &dns):
-		return "Check the host name in --address, ATOLL_ADDRESS, or `atoll config view`."
-	case errors.As(err, &authority), errors.As(err, &host):
-		return "Name the authority of the control plane by --ca-file, or do not verify it: --skip-verify."
-	case errors.Is(err, syscall.EADDRINUSE):
-		return "Another program has the port: choose a different one (flags --*-address, see --help), or port 0 for any."
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return "The control plane did not answer in time; --request-timeout allows more."
-	}
-	return ""
 }

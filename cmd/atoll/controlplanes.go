@@ -10,11 +10,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
+	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/client"
 )
 
@@ -33,6 +33,8 @@ type plane struct {
 	TokenFile  string `json:"tokenFile,omitempty"`
 	CAFile     string `json:"caFile,omitempty"`
 	SkipVerify bool   `json:"skipVerify,omitempty"`
+	// Mesh that commands are about which name none; empty: default.
+	Mesh string `json:"mesh,omitempty"`
 }
 
 func (c *connection) planesFile() string {
@@ -52,11 +54,29 @@ func (c *connection) controlPlanes() []string {
 	if err != nil {
 		return nil
 	}
-	names := make([]string, 0, len(known.ControlPlanes))
-	for _, p := range known.ControlPlanes {
-		names = append(names, p.Name)
+	return known.names()
+}
+
+func (p planes) names() []string {
+	names := make([]string, 0, len(p.ControlPlanes))
+	for _, one := range p.ControlPlanes {
+		names = append(names, one.Name)
 	}
 	return names
+}
+
+// put adds the control plane, or replaces that of the name.
+func (p *planes) put(added plane, overwrite bool) error {
+	i := slices.IndexFunc(p.ControlPlanes, func(one plane) bool { return one.Name == added.Name })
+	switch {
+	case i < 0:
+		p.ControlPlanes = append(p.ControlPlanes, added)
+	case overwrite:
+		p.ControlPlanes[i] = added
+	default:
+		return fmt.Errorf("there is a control plane %q already: --overwrite replaces it", added.Name)
+	}
+	return nil
 }
 
 // loadPlanes reads the file; there need not be one.
@@ -112,7 +132,11 @@ func (p planes) find(name string) (plane, bool, error) {
 	}
 	i := slices.IndexFunc(p.ControlPlanes, func(one plane) bool { return one.Name == wanted })
 	if i < 0 {
-		return plane{}, false, fmt.Errorf("there is no control plane %q: `atoll config control-planes list` shows those that are known", wanted)
+		near := ""
+		if found := api.Nearest(wanted, p.names()); found != "" {
+			near = fmt.Sprintf("; did you mean %q?", found)
+		}
+		return plane{}, false, fmt.Errorf("there is no control plane %q%s; `atoll config control-planes list` shows those that are known", wanted, near)
 	}
 	return p.ControlPlanes[i], true, nil
 }
@@ -121,16 +145,18 @@ func configCommand(c *connection) *cobra.Command {
 	config := c.bind(&cobra.Command{
 		Use:   "config",
 		Short: "The control planes that this command line knows",
-		Long:  "Keeps names for control planes in ~/.atoll/config, with the token and the authority of each.",
+		Long: `Keeps names for control planes in ~/.atoll/config, with the token, the authority and
+the usual mesh of each.`,
 		Example: `  atoll config control-planes add --name prod --address https://global.example:5681 --token-file ~/prod.token
   atoll config control-planes list
-  atoll config control-planes switch prod
+  atoll config control-planes use prod
+  atoll config import
   atoll get zones`,
 		RunE: group,
 	})
 	known := &cobra.Command{
-		Use: "control-planes", Aliases: []string{"control-plane", "contexts"},
-		Short: "Add, list, remove and switch control planes",
+		Use: "control-planes", Aliases: []string{"control-plane", "contexts", "context", "cp"},
+		Short: "Add, list, remove and use control planes",
 		RunE:  group,
 	}
 	known.AddCommand(addPlane(c), listPlanes(c), removePlane(c), switchPlane(c))
@@ -154,26 +180,27 @@ func configCommand(c *connection) *cobra.Command {
 			return nil
 		},
 	}
-	config.AddCommand(known, view)
+	config.AddCommand(known, importPlanes(c), view)
 	return config
 }
 
 func addPlane(c *connection) *cobra.Command {
-	var name string
+	var name, mesh string
 	var overwrite, unchecked bool
 	command := &cobra.Command{
 		Use: "add --name NAME --address URL", Short: "Add a control plane and switch to it", Args: arguments(cobra.NoArgs),
-		Example: `  atoll config control-planes add --name prod --address https://global.example:5681 --token-file ~/prod.token --ca-file ~/prod.pem
+		Example: `  atoll config control-planes add --name prod --address https://global.example:5681 --token-file ~/prod.token --ca-file ~/prod.pem --mesh shop
   atoll get zones`,
 	}
 	command.Flags().StringVar(&name, "name", "", "how to call it here")
+	command.Flags().StringVarP(&mesh, "mesh", "m", "", "mesh of commands that name none")
 	command.Flags().BoolVar(&overwrite, "overwrite", false, "replace the control plane of that name")
 	command.Flags().BoolVar(&unchecked, "skip-check", false, "do not ask the control plane who it is")
 	command.RunE = stoppable(func(ctx context.Context, command *cobra.Command, _ []string) error {
 		if name == "" || c.address == "" {
 			return wrongUsage("--name and --address are needed")
 		}
-		added := plane{Name: name, Address: c.address, Token: c.token, CAFile: c.caFile, SkipVerify: c.skipVerify}
+		added := plane{Name: name, Address: c.address, Token: c.token, CAFile: c.caFile, SkipVerify: c.skipVerify, Mesh: mesh}
 		for _, file := range []struct {
 			from string
 			to   *string
@@ -196,14 +223,8 @@ func addPlane(c *connection) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		i := slices.IndexFunc(known.ControlPlanes, func(p plane) bool { return p.Name == name })
-		switch {
-		case i < 0:
-			known.ControlPlanes = append(known.ControlPlanes, added)
-		case overwrite:
-			known.ControlPlanes[i] = added
-		default:
-			return fmt.Errorf("there is a control plane %q already: --overwrite replaces it", name)
+		if err := known.put(added, overwrite); err != nil {
+			return err
 		}
 		known.Current = name
 		if err := known.save(c.planesFile()); err != nil {
@@ -250,12 +271,12 @@ func listPlanes(c *connection) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			w := tabwriter.NewWriter(command.OutOrStdout(), 0, 8, 3, ' ', 0)
-			fmt.Fprintln(w, "ACTIVE\tNAME\tADDRESS")
+			g := grid{out: command.OutOrStdout()}
+			g.row("ACTIVE", "NAME", "ADDRESS", "MESH")
 			for _, p := range known.ControlPlanes {
-				fmt.Fprintf(w, "%s\t%s\t%s\n", map[bool]string{true: "*"}[p.Name == known.Current], p.Name, p.Address)
+				g.row(map[bool]string{true: "*"}[p.Name == known.Current], p.Name, p.Address, first(p.Mesh, defaultMesh))
 			}
-			return w.Flush()
+			return g.flush()
 		},
 	}
 }
@@ -300,7 +321,7 @@ func removePlane(c *connection) *cobra.Command {
 
 func switchPlane(c *connection) *cobra.Command {
 	return c.named(&cobra.Command{
-		Use: "switch NAME", Short: "Make a control plane the current one",
+		Use: "use NAME", Aliases: []string{"switch"}, Short: "Make a control plane the current one",
 		RunE: func(command *cobra.Command, args []string) error {
 			known, err := loadPlanes(c.planesFile())
 			if err != nil {

@@ -348,7 +348,8 @@ func (l *lab) call(ctx context.Context, from *instance, path string) (status int
 // apply puts the documents of a file of deploy/demo to global, and returns the
 // revision that holds the last. variables are those that the file uses.
 func (l *lab) apply(ctx context.Context, file string, variables map[string]string) (uint64, error) {
-	documents, err := readDocuments(ctx, []string{filepath.Join(l.dir, file)}, variables, nil)
+	input := written{paths: []string{filepath.Join(l.dir, file)}, variables: variables}
+	documents, err := input.read(ctx, nil)
 	if err != nil {
 		return 0, err
 	}

@@ -123,7 +123,7 @@ func TestDemoDocuments(t *testing.T) {
 		if err := os.WriteFile(path, []byte(replaceVariables(string(body), ports, map[string]bool{})), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := readDocuments(t.Context(), []string{path}, nil, nil); err != nil {
+		if _, err := (&written{paths: []string{path}}).read(t.Context(), nil); err != nil {
 			t.Error(err)
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,15 +9,18 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
 	"github.com/atoll-mesh/atoll/api"
@@ -49,14 +53,31 @@ const (
 	fetchTimeout = 30 * time.Second
 )
 
-// readDocuments reads all documents of files, directories, URLs and standard
-// input (-), what others refer to first. The error holds every fault of every
-// document.
-func readDocuments(ctx context.Context, paths []string, variables map[string]string, in io.Reader) ([]document, error) {
+// written is what the user names as documents.
+type written struct {
+	paths     []string
+	variables map[string]string
+	recursive bool
+	// input names what - reads; empty: standard input.
+	input string
+}
+
+// bind adds the flags; usage says what becomes of the documents.
+func (w *written) bind(command *cobra.Command, usage string) {
+	fs := command.Flags()
+	fs.StringArrayVarP(&w.paths, "file", "f", nil, usage+": file, directory, URL, or - for standard input (repeatable)")
+	fs.BoolVarP(&w.recursive, "recursive", "R", true, "of a directory read also what is below it")
+	pairs(fs, &w.variables, "var", "v", "`name=value` for {{ name }} in the documents (repeatable)")
+}
+
+// read reads all documents of files, directories, URLs and standard input (-),
+// what others refer to first. The error holds every fault of every document.
+func (w *written) read(ctx context.Context, in io.Reader) ([]document, error) {
+	paths, variables := w.paths, w.variables
 	var sources []source
 	var faults []error
 	for _, path := range paths {
-		found, err := readSources(ctx, path, in)
+		found, err := w.sources(ctx, path, in)
 		if err != nil {
 			faults = append(faults, err)
 		}
@@ -88,18 +109,35 @@ func readDocuments(ctx context.Context, paths []string, variables map[string]str
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
+	arrange(documents)
+	return documents, nil
+}
+
+// arrange puts what others refer to first, and the keys of user tokens last, the
+// oldest at the very end: with them ends the right of the token in use, which a
+// control plane that is restored signed with its first key.
+func arrange(documents []document) {
 	order := map[string]int{}
 	for i, k := range api.Kinds {
 		order[k.Info().Name] = i
 	}
-	slices.SortStableFunc(documents, func(a, b document) int { return order[a.Type] - order[b.Type] })
-	return documents, nil
+	key := func(d document) int {
+		serial, is := strings.CutPrefix(d.Name, "user-token-signing-key-")
+		if !is || d.Type != api.GlobalSecrets.Name {
+			return -math.MaxInt
+		}
+		n, _ := strconv.Atoi(serial) // of another make: 0
+		return -n
+	}
+	slices.SortStableFunc(documents, func(a, b document) int {
+		return cmp.Or(cmp.Compare(key(a), key(b)), order[a.Type]-order[b.Type])
+	})
 }
 
-func readSources(ctx context.Context, path string, in io.Reader) ([]source, error) {
+func (w *written) sources(ctx context.Context, path string, in io.Reader) ([]source, error) {
 	if path == "-" {
 		body, err := io.ReadAll(in)
-		return []source{{"standard input", string(body)}}, err
+		return []source{{cmp.Or(w.input, "standard input"), string(body)}}, err
 	}
 	if strings.HasPrefix(path, "http://") || strings.HasPrefix(path, "https://") {
 		body, err := fetch(ctx, path)
@@ -119,7 +157,7 @@ func readSources(ctx context.Context, path string, in io.Reader) ([]source, erro
 			return err
 		}
 		if e.IsDir() {
-			if at != path && strings.HasPrefix(e.Name(), ".") {
+			if at != path && (!w.recursive || strings.HasPrefix(e.Name(), ".")) {
 				return fs.SkipDir // .git and the like
 			}
 			return nil
@@ -134,6 +172,9 @@ func readSources(ctx context.Context, path string, in io.Reader) ([]source, erro
 	})
 	if err == nil && len(found) == 0 {
 		err = fmt.Errorf("%s: no *.yaml, *.yml or *.json in this directory", path)
+		if !w.recursive {
+			err = fmt.Errorf("%w; what is below it is not read without --recursive", err)
+		}
 	}
 	return found, err
 }

@@ -75,16 +75,19 @@ checked.`,
 			}
 			q.Tags[name] = append(q.Tags[name], strings.Split(values, ",")...)
 		}
+		var err error
+		if q.Mesh, err = c.in(q.Mesh); err != nil {
+			return "", err
+		}
 		q.ValidFor = validFor
 		return cl.DataplaneToken(ctx, q)
 	})
 	fs := command.Flags()
-	fs.StringVarP(&q.Mesh, "mesh", "m", defaultMesh, "mesh of the Dataplane")
+	c.meshFlag(command, &q.Mesh, "mesh of the Dataplane")
 	fs.StringVar(&q.Name, "name", "", "name of the Dataplane")
 	fs.StringVar(&q.Workload, "workload", "", "workload (label kuma.io/workload) of the Dataplane")
 	fs.StringArrayVar(&tags, "tag", nil, "tag and its values, name=value,value (repeatable)")
 	fs.StringVar(&q.Type, "proxy-type", "", "type of proxy: dataplane")
-	completeMesh(c, command)
 	return command
 }
 

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,83 +18,108 @@ import (
 	"github.com/atoll-mesh/atoll/api/client"
 )
 
-// defaultMesh is where a first user's services are.
-const defaultMesh = "default"
-
 // getting is the flags of get.
 type getting struct {
 	mesh, output string
-	all          bool
+	all, watch   bool
 	labels       map[string]string
+	size, offset int
 }
 
 func getCommand(c *connection) *cobra.Command {
 	var g getting
 	command := c.bind(&cobra.Command{
-		Use:   "get KIND [NAME]",
+		Use:   "get KIND [NAME…]",
 		Short: "Show resources",
-		Long: `Shows one resource, or all of a kind. KIND is the plural, the singular or the short
-name, in upper or lower case: meshtimeouts, MeshTimeout, mt.
+		Long: `Shows resources by name, or all of a kind. KIND is the plural, the singular or the
+short name, in upper or lower case: meshtimeouts, MeshTimeout, mt.
 
 ` + kindList() + `
 
 "get convergence" shows how far each zone is: which proxies have everything.
-What -o yaml and -o json print can be applied again.`,
+What -o yaml and -o json print can be applied again. --watch goes on with what
+changes, also when the control plane was away.`,
 		Example: `  atoll get dataplanes
-  atoll get meshtimeouts -A
-  atoll get meshtimeout slow -o yaml
-  atoll get dp -l app=web -m shop
+  atoll get meshtimeouts -A -o wide
+  atoll get meshtimeout slow fast -o yaml
+  atoll get dp -l app=web -m shop --watch
   atoll get zones
   atoll get convergence`,
-		Args: arguments(cobra.RangeArgs(1, 2)),
+		Args: arguments(cobra.MinimumNArgs(1)),
 	})
 	fs := command.Flags()
-	fs.StringVarP(&g.mesh, "mesh", "m", defaultMesh, "mesh of the resources")
+	c.meshFlag(command, &g.mesh, "mesh of the resources")
 	fs.BoolVarP(&g.all, "all-meshes", "A", false, "resources of every mesh")
-	fs.StringVarP(&g.output, "output", "o", "table", "table, yaml or json")
+	fs.StringVarP(&g.output, "output", "o", "table", "table, wide, yaml or json")
 	pairs(fs, &g.labels, "label", "l", "only those with the label `k=v` (repeatable, all must match)")
+	fs.IntVar(&g.size, "size", 0, "at most so many, up to 1000 (default: all)")
+	fs.IntVar(&g.offset, "offset", 0, "leave out so many before the first, with --size")
+	fs.BoolVarP(&g.watch, "watch", "w", false, "go on with what changes")
 	completeOutput(command)
-	completeMesh(c, command)
 	command.ValidArgsFunction = completeResources(c, &g.mesh, func(api.Facts) bool { return true }, "convergence")
 	command.RunE = stoppable(func(ctx context.Context, command *cobra.Command, args []string) error {
-		if !slices.Contains([]string{"table", "yaml", "json"}, g.output) {
-			return wrongUsage("output %q: table, yaml or json", g.output)
+		if err := g.check(command, args); err != nil {
+			return err
 		}
-		if g.all && command.Flags().Changed("mesh") {
-			return wrongUsage("--mesh and --all-meshes exclude each other")
-		}
-		p := printer{out: command.OutOrStdout(), format: g.output, now: time.Now()}
+		p := newPrinter(command.OutOrStdout(), g.output)
 		if strings.EqualFold(args[0], "convergence") {
-			if len(args) > 1 {
-				return wrongUsage("convergence has no names")
-			}
-			cl, err := c.open()
-			if err != nil {
-				return err
-			}
-			state, err := converged(ctx, cl, 0, 0)
-			if err != nil {
-				return err
-			}
-			return p.convergence(state)
+			return getConvergence(ctx, c, p)
 		}
 		kind, err := kindOf(args[0])
 		if err != nil {
+			return err
+		}
+		if g.mesh, err = c.in(g.mesh); err != nil {
 			return err
 		}
 		cl, err := c.open()
 		if err != nil {
 			return err
 		}
-		if len(args) == 2 {
-			if g.all || len(g.labels) > 0 {
-				return wrongUsage("a name selects one resource: leave out --all-meshes and --label")
-			}
-			return g.one(ctx, cl, p, kind, args[1])
+		switch names := args[1:]; {
+		case g.watch:
+			return g.follow(ctx, cl, p, kind, names, command.ErrOrStderr())
+		case len(names) > 0:
+			return g.named(ctx, cl, p, kind, names)
+		default:
+			return g.list(ctx, cl, p, kind)
 		}
-		return g.list(ctx, cl, p, kind)
 	})
 	return command
+}
+
+// check finds faults of usage.
+func (g *getting) check(command *cobra.Command, args []string) error {
+	changed := command.Flags().Changed
+	switch {
+	case !slices.Contains(outputs, g.output):
+		return wrongUsage("output %q: %s", g.output, strings.Join(outputs, ", "))
+	case g.all && changed("mesh"):
+		return wrongUsage("--mesh and --all-meshes exclude each other")
+	case len(args) > 1 && (g.all || len(g.labels) > 0 || changed("size")):
+		return wrongUsage("names select resources: leave out --all-meshes, --label and --size")
+	case len(args) > 1 && strings.EqualFold(args[0], "convergence"):
+		return wrongUsage("convergence has no names")
+	case g.size < 0 || g.offset < 0:
+		return wrongUsage("--size and --offset count: 0 or more")
+	case changed("offset") && g.size == 0:
+		return wrongUsage("--offset needs --size")
+	case g.watch && (changed("size") || strings.EqualFold(args[0], "convergence")):
+		return wrongUsage("--watch is about resources, all or by name: leave out --size and --offset")
+	}
+	return nil
+}
+
+func getConvergence(ctx context.Context, c *connection, p *printer) error {
+	cl, err := c.open()
+	if err != nil {
+		return err
+	}
+	state, err := converged(ctx, cl, 0, 0)
+	if err != nil {
+		return err
+	}
+	return p.convergence(state)
 }
 
 func (g *getting) meshOf(kind api.AnyKind) string {
@@ -102,66 +129,103 @@ func (g *getting) meshOf(kind api.AnyKind) string {
 	return g.mesh
 }
 
-func (g *getting) one(ctx context.Context, cl *client.Client, p printer, kind api.AnyKind, name string) error {
-	mesh := g.meshOf(kind)
-	body, err := cl.Get(ctx, kind, mesh, name)
-	if errors.Is(err, client.ErrNotFound) {
-		return missing(ctx, cl, kind, mesh, name)
+// path is that of the list, with what is known at run time if tables show it.
+func (g *getting) path(p *printer, kind api.AnyKind) string {
+	path := client.Path(kind, g.meshOf(kind), "")
+	if p.tables() && hasOverview(kind) {
+		path += "/_overview"
 	}
-	if err != nil {
-		return err
-	}
-	if p.format != "table" {
-		return p.document(body)
-	}
-	if hasOverview(kind) {
-		// The table also shows what is known at run time.
-		var rows []json.RawMessage
-		for row, err := range cl.Overviews(ctx, kind, mesh, url.Values{"name": {name}}) {
-			if err != nil {
-				return err
-			}
-			var head struct{ Name string }
-			if json.Unmarshal(row, &head) == nil && head.Name == name {
-				rows = append(rows, row)
-			}
-		}
-		return g.table(ctx, cl, p, kind, rows)
-	}
-	return p.table(kind, []json.RawMessage{body})
+	return path
 }
 
-func (g *getting) list(ctx context.Context, cl *client.Client, p printer, kind api.AnyKind) error {
+// named shows the resources of the names. Those that are not there are the
+// error, after the others.
+func (g *getting) named(ctx context.Context, cl *client.Client, p *printer, kind api.AnyKind, names []string) error {
+	mesh, suffix := g.meshOf(kind), ""
+	if p.tables() && hasOverview(kind) {
+		suffix = "/_overview"
+	}
+	var rows []json.RawMessage
+	var absent []error
+	for _, name := range names {
+		var row json.RawMessage
+		_, err := cl.Do(ctx, "GET", client.Path(kind, mesh, name)+suffix, nil, nil, &row)
+		switch {
+		case errors.Is(err, client.ErrNotFound):
+			absent = append(absent, missing(ctx, cl, kind, mesh, name))
+		case err != nil:
+			return err
+		default:
+			rows = append(rows, row)
+		}
+	}
+	if len(rows) > 0 {
+		if err := g.show(ctx, cl, p, kind, rows, len(names) == 1); err != nil {
+			return err
+		}
+	}
+	return errors.Join(absent...)
+}
+
+func (g *getting) query() url.Values {
 	query := url.Values{}
 	for name, value := range g.labels {
 		query.Set("filter[labels."+name+"]", value)
 	}
-	list := cl.List
-	if p.format == "table" && hasOverview(kind) {
-		list = cl.Overviews
+	return query
+}
+
+func (g *getting) list(ctx context.Context, cl *client.Client, p *printer, kind api.AnyKind) error {
+	query, path := g.query(), g.path(p, kind)
+	if g.size > 0 {
+		query.Set("size", strconv.Itoa(g.size))
+		query.Set("offset", strconv.Itoa(g.offset))
+		page, err := cl.Page(ctx, path, query)
+		if err != nil {
+			return err
+		}
+		if err := g.show(ctx, cl, p, kind, page.Items, false); err != nil {
+			return err
+		}
+		if page.Next != nil && p.tables() {
+			fmt.Fprintf(p.out, "\n%d of %d; --offset %d shows what follows\n", len(page.Items), page.Total, g.offset+len(page.Items))
+		}
+		return nil
 	}
 	rows := []json.RawMessage{}
-	for row, err := range list(ctx, kind, g.meshOf(kind), query) {
+	for row, err := range cl.Pages(ctx, path, query) {
+		if errors.Is(err, client.ErrNotFound) && g.meshOf(kind) != "" {
+			return missing(ctx, cl, kind, g.mesh, "")
+		}
 		if err != nil {
 			return err
 		}
 		rows = append(rows, row)
 	}
-	if p.format != "table" {
-		return p.documents(rows)
-	}
-	return g.table(ctx, cl, p, kind, rows)
+	return g.show(ctx, cl, p, kind, rows, false)
 }
 
-// table also asks how far the zones are, because a zone is not connected to
-// itself and yet is there.
-func (g *getting) table(ctx context.Context, cl *client.Client, p printer, kind api.AnyKind, rows []json.RawMessage) error {
-	if kind.Info().Name == api.Zones.Name {
-		if state, err := converged(ctx, cl, 0, 0); err == nil {
-			p.zones = state.Zones
-		}
+// show prints resources; a single one that was asked for is no list.
+func (g *getting) show(ctx context.Context, cl *client.Client, p *printer, kind api.AnyKind, rows []json.RawMessage, single bool) error {
+	switch {
+	case p.tables():
+		p.reach(ctx, cl, kind)
+		return p.table(kind, rows)
+	case single:
+		return p.document(rows[0])
 	}
-	return p.table(kind, rows)
+	return p.documents(rows)
+}
+
+// reach asks how far the zones are, because a zone is not connected to itself
+// and yet is there.
+func (p *printer) reach(ctx context.Context, cl *client.Client, kind api.AnyKind) {
+	if kind.Info().Name != api.Zones.Name {
+		return
+	}
+	if state, err := converged(ctx, cl, 0, 0); err == nil { // else what the insights say
+		p.zones = state.Zones
+	}
 }
 
 // hasOverview: the API joins these kinds with their insights.
@@ -170,28 +234,25 @@ func hasOverview(kind api.AnyKind) bool {
 	return name == api.Dataplanes.Name || name == api.Zones.Name
 }
 
-// missing says what is not there: the mesh, or the resource, and in which meshes
-// the name is.
-func missing(ctx context.Context, cl *client.Client, kind api.AnyKind, mesh, name string) error {
-	err := fmt.Errorf("there is no %s %q", kind.Info().Name, name)
-	if mesh == "" {
-		return fmt.Errorf("%w; `atoll get %s` lists what there is", err, kind.Info().Plural)
-	}
-	if _, e := cl.Get(ctx, api.Meshes, "", mesh); errors.Is(e, client.ErrNotFound) {
-		return fmt.Errorf("there is no mesh %q; `atoll get meshes` lists what there is", mesh)
-	}
-	var elsewhere []string
-	for row, e := range cl.List(ctx, kind, "", url.Values{"name": {name}}) {
-		if e != nil {
-			break // the first error is the one that counts
+// follow shows what there is, and then each change.
+func (g *getting) follow(ctx context.Context, cl *client.Client, p *printer, kind api.AnyKind, names []string, errs io.Writer) error {
+	f := follower{printer: p, kind: kind, names: names, has: map[string]string{}}
+	for event, err := range cl.Watch(ctx, g.path(p, kind), g.query()) {
+		if errors.Is(err, client.ErrNotFound) && g.meshOf(kind) != "" {
+			return missing(ctx, cl, kind, g.mesh, "")
 		}
-		var head struct{ Mesh, Name string }
-		if json.Unmarshal(row, &head) == nil && head.Name == name {
-			elsewhere = append(elsewhere, head.Mesh)
+		if err != nil {
+			return err
+		}
+		if event.Type == client.Lost {
+			fmt.Fprintf(errs, "lost the control plane (%v); it goes on when it is back\n", event.Reason)
+			continue
+		}
+		p.now = time.Now()
+		p.reach(ctx, cl, kind)
+		if err := f.tell(event); err != nil {
+			return err
 		}
 	}
-	if len(elsewhere) > 0 {
-		return fmt.Errorf("%w in mesh %q, but there is one in %s: choose it by -m", err, mesh, strings.Join(elsewhere, ", "))
-	}
-	return fmt.Errorf("%w in mesh %q; `atoll get %s -A` lists what there is", err, mesh, kind.Info().Plural)
+	return nil
 }

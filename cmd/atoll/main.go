@@ -44,7 +44,8 @@ const (
 
 // run runs one command line and returns its exit code.
 func run(args []string, in io.Reader, out, errs io.Writer) int {
-	root := rootCommand()
+	var c connection
+	root := commands(&c)
 	root.SetArgs(args)
 	root.SetIn(in)
 	root.SetOut(out)
@@ -57,7 +58,7 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 		return 0
 	case errors.As(err, &status):
 		if status.err != nil {
-			fmt.Fprintln(errs, "Error: "+status.Error())
+			c.say(errs, status.err)
 		}
 		return status.code
 	case errors.Is(err, context.Canceled):
@@ -69,14 +70,23 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 		}
 		return exitUsage
 	}
-	fmt.Fprintln(errs, "Error: "+err.Error())
-	if what := advice(err); what != "" {
-		fmt.Fprintln(errs, what)
-	}
+	c.say(errs, err)
 	return exitFailed
 }
 
-func rootCommand() *cobra.Command {
+// say prints an error and what can be done about it.
+func (c *connection) say(errs io.Writer, err error) {
+	fmt.Fprintln(errs, "Error: "+err.Error())
+	if what := c.advice(err); what != "" {
+		fmt.Fprintln(errs, what)
+	}
+}
+
+func rootCommand() *cobra.Command { return commands(&connection{}) }
+
+// commands are all commands; those that talk to a control plane share the
+// connection.
+func commands(c *connection) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "atoll",
 		Short: "A service mesh over many zones",
@@ -102,11 +112,11 @@ By hand: a control plane, a token for a proxy, the proxy, a policy.
 		&cobra.Group{ID: groupRun, Title: "Run a part of the mesh:"},
 		&cobra.Group{ID: groupUse, Title: "Use a control plane:"},
 	)
-	var c connection
 	for group, commands := range map[string][]*cobra.Command{
 		groupRun: {globalCommand(), zoneCommand(), dpCommand(), demoCommand(), migrateCommand()},
 		groupUse: {
-			applyCommand(&c), getCommand(&c), deleteCommand(&c), generateCommand(&c), configCommand(&c), explainCommand(), versionCommand(&c),
+			getCommand(c), applyCommand(c), diffCommand(c), editCommand(c), deleteCommand(c), inspectCommand(c), exportCommand(c),
+			generateCommand(c), configCommand(c), explainCommand(), versionCommand(c),
 		},
 	} {
 		for _, command := range commands {
@@ -128,11 +138,15 @@ const (
 // that hangs.
 func stoppable(do func(ctx context.Context, c *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
 	return func(c *cobra.Command, args []string) error {
-		ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		defer context.AfterFunc(ctx, stop)()
-		return do(ctx, c, args)
+		return interruptible(c.Context(), func(ctx context.Context) error { return do(ctx, c, args) })
 	}
+}
+
+func interruptible(ctx context.Context, do func(context.Context) error) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	defer context.AfterFunc(ctx, stop)()
+	return do(ctx)
 }
 
 // usageError is a command line that cannot be understood.

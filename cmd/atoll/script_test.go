@@ -25,9 +25,16 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"atoll": main
 //
 //	start NAME ARGUMENTS…   runs `atoll ARGUMENTS…` until it is ready; sets NAME_API,
 //	                        NAME_DP, NAME_KDS, NAME_DIAGNOSTICS and ATOLL_ADDRESS
-//	stop NAME               SIGTERM; it must end with status 0
+//	halt NAME               SIGTERM; it must end with status 0
 //	exits CODE COMMAND…     runs the command, which must end with the status
 //	until PATTERN COMMAND…  runs the command until its output matches
+//	begin NAME ARGUMENTS…   runs `atoll ARGUMENTS…` while the script goes on
+//	sees NAME PATTERN       waits until its output matches
+//	end NAME CODE           SIGINT; it must end with the status
+//	canned FILE             serves the answers of the file (METHOD PATH, then the
+//	                        body, each after a line ">>>"); sets ATOLL_ADDRESS
+//	tls NAME                serves over TLS what NAME_API serves; sets NAME_TLS,
+//	                        NAME_TLS_HOST and NAME_HOST; the authority is NAME.pem
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -38,7 +45,8 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(home, 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"start": start, "stop": stop, "exits": exits, "until": until,
+			"start": start, "halt": halt, "exits": exits, "until": until,
+			"begin": begin, "sees": sees, "end": end, "canned": canned, "tls": overTLS,
 		},
 	})
 }
@@ -149,9 +157,9 @@ func (b *background) ready(ts *testscript.TestScript, diagnostics string) {
 	}
 }
 
-func stop(ts *testscript.TestScript, neg bool, args []string) {
+func halt(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
-		ts.Fatalf("usage: stop NAME")
+		ts.Fatalf("usage: halt NAME")
 	}
 	found, ok := running.Load(serverKey(ts.Getenv("WORK") + args[0]))
 	if !ok {

@@ -119,7 +119,7 @@ func TestSummary(t *testing.T) {
 
 func TestAge(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	p := printer{now: now}
+	p := &printer{now: now}
 	for want, since := range map[string]time.Duration{
 		"0s": -time.Hour, "59s": 59 * time.Second, "1m": 61 * time.Second, "23h": 24*time.Hour - 1, "400d": 400 * 24 * time.Hour,
 	} {

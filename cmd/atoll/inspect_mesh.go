@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/atoll-mesh/atoll/api"
+)
+
+func inspectMesh(c *connection) *cobra.Command {
+	i := inspection{c: c}
+	command := &cobra.Command{
+		Use: "mesh NAME", Aliases: []string{"meshes"}, Short: "What is in a mesh, and how its proxies are",
+		Example: `  atoll inspect mesh default
+  atoll inspect mesh shop -o json`,
+		Args: arguments(cobra.ExactArgs(1)),
+	}
+	i.bind(command, api.GlobalScope)
+	command.ValidArgsFunction = completeNames(c, api.Meshes, nil)
+	command.RunE = stoppable(func(ctx context.Context, command *cobra.Command, args []string) error {
+		if err := i.open(command); err != nil {
+			return err
+		}
+		return i.inMesh(ctx, args[0])
+	})
+	return command
+}
+
+func (i *inspection) inMesh(ctx context.Context, name string) error {
+	var mesh, body json.RawMessage
+	if err := i.get(ctx, api.Meshes, name, "", nil, &mesh); err != nil {
+		return err
+	}
+	if err := i.get(ctx, api.MeshInsights, name, "", nil, &body); err != nil {
+		return err
+	}
+	if !i.text() {
+		return i.raw(body)
+	}
+	var insight api.MeshInsight
+	if err := json.Unmarshal(body, &insight); err != nil {
+		return fmt.Errorf("answer of the control plane: %w", err)
+	}
+	fmt.Fprintf(i.out, "mesh %s\n", name)
+	g := &grid{out: i.out, indent: "  "}
+	d := insight.Dataplanes
+	g.row("proxies", fmt.Sprintf("%d: %d online, %d in parts, %d offline", d.Total, d.Online, d.PartiallyDegraded, d.Offline))
+	versions(g, "envoy", insight.DPVersions.Envoy)
+	versions(g, "keeper", insight.DPVersions.KumaDP)
+	for _, kind := range slices.Sorted(maps.Keys(insight.Resources)) {
+		if n := insight.Resources[kind].Total; n > 0 {
+			g.row(kind, strconv.Itoa(int(n)))
+		}
+	}
+	return g.flush()
+}
+
+func versions(g *grid, what string, by map[string]api.DataplaneStat) {
+	for _, version := range slices.Sorted(maps.Keys(by)) {
+		g.row(what+" "+first(version, "unknown"), strconv.Itoa(int(by[version].Total)))
+	}
+}
