@@ -21,8 +21,8 @@ type shownRow struct {
 	Created time.Time         `json:"creationTime"`
 	KRI     string            `json:"kri"`
 
-	// Spec and Status of the kinds that have them; Services and Proxies are
-	// decoded when a column asks.
+	// Spec and Status of the kinds that have them; the spec is decoded when a
+	// column asks.
 	Spec   json.RawMessage `json:"spec"`
 	Status struct {
 		Proxies      *api.ProxyCounts      `json:"dataplaneProxies"`

@@ -122,7 +122,7 @@ type shownMeta struct {
 // shownName is the name that a user gave it.
 func (m shownMeta) shownName() string { return first(m.Labels[api.LabelDisplayName], m.Name) }
 
-// kriName is a KRI in a few words: its name, its zone unless it is here, its section.
+// kriName is a KRI in a few words: name:section.
 func kriName(kri string) string {
 	id, section, err := api.ParseKRI(kri)
 	if err != nil {
