@@ -198,7 +198,7 @@ func (z *zone) serveProxies(ctx context.Context, split *server.Split, m *metrics
 		grpc.MaxConcurrentStreams(1<<20),
 		// A proxy listens most of the time: what it costs is mostly buffers. TLS has
 		// one of its own to read from.
-		grpc.ReadBufferSize(0), grpc.WriteBufferSize(8<<10), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(0), grpc.WriteBufferSize(8<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 15 * time.Second, Timeout: 15 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	)
