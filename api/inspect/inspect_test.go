@@ -396,12 +396,13 @@ func TestWhoMayInspect(t *testing.T) {
 	w := newWorld(t, "east")
 	w.documents("east", oneProxy)
 	outside := func(r *http.Request) *http.Request { return httptest.NewRequest(r.Method, r.URL.String(), nil) }
-	// A configuration is open to everybody unless an operator says otherwise, and
-	// so it gets as far as to find no insight; resources are not.
-	if status, body := w.get("/meshes/default/dataplanes/web/_config", outside); status != 404 {
-		t.Errorf("%d %s", status, body)
+	// The grants for what a proxy shows hold for those who may read at all.
+	for _, path := range []string{"_config", "_rules", "_layout"} {
+		if status, body := w.get("/meshes/default/dataplanes/web/"+path, outside); status != 401 {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
 	}
-	if status, body := w.get("/meshes/default/dataplanes/web/_rules", outside); status != 401 {
-		t.Errorf("%d %s", status, body)
+	if status, body := w.get("/meshes/default/dataplanes/web/_config"); status != 404 {
+		t.Errorf("an administrator gets as far as to find no insight: %d %s", status, body)
 	}
 }

@@ -7,7 +7,7 @@
 // file is not what it would write.
 //
 //	api/*.go ─▶ api/docs.json ─▶ api.Kinds ─┬▶ deploy/crds/*.yaml
-//	                                        ├▶ deploy/reference/kinds.md, schema/*.json
+//	                                        ├▶ deploy/reference/kinds.md, openapi.json, schema/*.json
 //	{zone,global,api/server}/config.go ─────┼▶ deploy/reference/configuration.md
 //	atoll reference ────────────────────────┴▶ deploy/reference/commands.md
 //
@@ -70,6 +70,11 @@ func generated(root string) (map[string][]byte, error) {
 		return nil, err
 	}
 	files["deploy/reference/kinds.md"] = kindReference()
+	paths, err := description()
+	if err != nil {
+		return nil, err
+	}
+	files["deploy/reference/openapi.json"] = paths
 	settings, err := settingReference(root)
 	if err != nil {
 		return nil, err
