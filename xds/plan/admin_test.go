@@ -33,7 +33,7 @@ func TestAdministrationElsewhere(t *testing.T) {
 		t.Fatal("nobody is told of the fault")
 	}
 	res, err := incr.Peek(w.engine(), ref)
-	if res != nil || err == nil || !strings.Contains(err.Error(), `"10.0.0.9"; allowed: 127.0.0.1`) {
+	if res != nil || err == nil || !strings.Contains(err.Error(), `"10.0.0.9", which is none of 127.0.0.1`) {
 		t.Errorf("listener %v, error %v", res, err)
 	}
 	who, err := incr.Peek(w.engine(), plan.IdentityOf.Ref(c.id()))

@@ -199,8 +199,12 @@ func TestProxiesThatCannotBeAsked(t *testing.T) {
 			rw.Header().Set("Server", "other")
 			_, _ = rw.Write([]byte("a secret"))
 		}, nil, admin.ErrUnreachable, "no Envoy"},
-		{"an error", func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "no healthy upstream", http.StatusServiceUnavailable) }, nil, admin.ErrUnreachable, "503: no healthy upstream"},
-		{"elsewhere again", func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, "http://127.0.0.1:1/", http.StatusFound) }, nil, admin.ErrUnreachable, "302"},
+		{"an error", func(rw http.ResponseWriter, _ *http.Request) {
+			http.Error(rw, "no healthy upstream", http.StatusServiceUnavailable)
+		}, nil, admin.ErrUnreachable, "503: no healthy upstream"},
+		{"elsewhere again", func(rw http.ResponseWriter, r *http.Request) {
+			http.Redirect(rw, r, "http://127.0.0.1:1/", http.StatusFound)
+		}, nil, admin.ErrUnreachable, "302"},
 		{"too large", func(rw http.ResponseWriter, _ *http.Request) {
 			for range 65 {
 				_, _ = rw.Write(make([]byte, 1<<20))
