@@ -59,7 +59,7 @@ func adminHost(c *api.Connection) (string, error) {
 	case "::", "::1":
 		return "::1", nil
 	}
-	return "", fmt.Errorf("the administration of Envoy is at %q, which is none of 127.0.0.1, ::1, 0.0.0.0 and ::", c.AdminAddress)
+	return "", fmt.Errorf("the administration of Envoy is at %q, which is none of 127.0.0.1, 0.0.0.0, :: and ::1", c.AdminAddress)
 }
 
 // adminOffer is the address of the Dataplane, if the administration is offered
