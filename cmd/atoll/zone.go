@@ -50,6 +50,7 @@ it. Settings come from the file of --config, then from environment variables
 		if err != nil {
 			return err
 		}
+		zone.Process()
 		return zone.Run(ctx, c, version, os.Stdout)
 	})
 	return command

@@ -49,6 +49,7 @@ func serveChild(kind, path string) error {
 		if err := json.Unmarshal(body, &c); err != nil {
 			return err
 		}
+		zone.Process()
 		return zone.Run(ctx, c, "load", os.Stdout)
 	}
 	var c comparatorConfig
