@@ -483,3 +483,24 @@ func TestChunks(t *testing.T) {
 		}
 	})
 }
+
+// A zone hears soon of revisions that bring it nothing, also while one follows
+// upon the other: what proxies of other zones say comes without a pause.
+func TestRevisionsThatBringNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFederation(t, "east")
+		defer f.close()
+		f.global.put(api.Meshes, "", "default", meshSpec)
+		synctest.Wait()
+		first, _ := api.Revisions.Get(f.global.db.Snapshot(), "")
+		for i := range 20 { // kinds that do not go down, faster than the zone is told
+			f.global.put(api.Zones, "", "z"+string(rune('a'+i)), `{"enabled":true}`)
+			time.Sleep(20 * time.Millisecond)
+		}
+		synctest.Wait()
+		held, _ := api.Revisions.Get(f.zones["east"].db.Snapshot(), api.Global)
+		if held.Mark == first.Mark {
+			t.Errorf("after 400 ms the zone still knows only %v", held.Mark)
+		}
+	})
+}

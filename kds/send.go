@@ -143,6 +143,7 @@ func (s *sender) run(ctx context.Context) error {
 	soon := time.NewTimer(s.o.Heartbeat)
 	defer soon.Stop()
 	soon.Stop()
+	awaited := false // soon runs; starting it anew would put it off for as long as rows change
 	for {
 		var err error
 		select {
@@ -153,10 +154,12 @@ func (s *sender) run(ctx context.Context) error {
 		case err := <-failed:
 			return err
 		case <-s.kick:
-			if err = s.flush(); err == nil && s.untold() {
+			if err = s.flush(); err == nil && !awaited && s.untold() {
 				soon.Reset(min(tellWithin, s.o.Heartbeat))
+				awaited = true
 			}
 		case <-soon.C:
+			awaited = false
 			if s.untold() {
 				err = s.beat()
 			}
