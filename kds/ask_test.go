@@ -278,6 +278,8 @@ func TestNameOfProxiesOnKubernetes(t *testing.T) {
 		synctest.Wait()
 		id := f.zones["east"].put(api.Dataplanes, "default", "web", planeSpec, api.LabelNamespace, "shop")
 		synctest.Wait()
+		time.Sleep(time.Minute) // the zone's configuration reaches its insight a little later
+		synctest.Wait()
 		id.Namespace = "shop" // at global the label makes it part of the ID
 		proxy := f.global.row(api.Dataplanes, id).(*api.Object[api.Dataplane])
 		if got, err := f.server.Ask(t.Context(), proxy, questions[0]); err != nil || string(got) != "web.shop" {
