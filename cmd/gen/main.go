@@ -85,6 +85,14 @@ func generated(root string) (map[string][]byte, error) {
 	if files["deploy/reference/commands.md"], err = commands.Output(); err != nil {
 		return nil, fmt.Errorf("atoll reference: %w", err)
 	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return nil, err
+	}
+	for _, page := range []string{"commands.md", "configuration.md"} { // defaults are below whoever's home
+		page = "deploy/reference/" + page
+		files[page] = bytes.ReplaceAll(files[page], []byte(filepath.Join(home, ".atoll")), []byte("~/.atoll"))
+	}
 	return files, nil
 }
 
