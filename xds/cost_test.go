@@ -151,13 +151,13 @@ func TestCost(t *testing.T) {
 		// Policies see one class of proxies, which has 200 destinations to look up. No proxy is planned again: what four classes
 		// of callers name is the same, its content is not. The same endpoints follow the cluster, or it stays warming.
 		m.expect("a timeout policy for one service", cost{
-			Ran:  ran{"timeouts": 1, "client-keys": 1, "server-keys": 1, "timeouts-in": 1, "timeouts-to": 1, "timeouts-for": 200, "reach": 1, "cluster": 1, "routes": 1, "encode.cluster": 1, "encode.routes": 1},
+			Ran:  ran{"timeouts": 1, "client-keys": 1, "server-keys": 1, "timeouts-in": 1, "timeouts-to": 1, "calls": 200, "reach": 1, "cluster": 1, "routes": 1, "encode.cluster": 1, "encode.routes": 1},
 			Sent: sent{"CDS +1": 40, "EDS +1": 40, "RDS +1": 40}, Proxies: 40,
 		})
 		p.put("global", timeout("all", "kind: Mesh", "4s"))
 		// One service has timeouts of its own. Each distinct resource is encoded once.
 		m.expect("a policy for the mesh", cost{
-			Ran:  ran{"timeouts": 1, "client-keys": 1, "server-keys": 1, "timeouts-in": 1, "timeouts-to": 1, "timeouts-for": 200, "reach": 199, "cluster": 199, "routes": 199, "encode.cluster": 199, "encode.routes": 199},
+			Ran:  ran{"timeouts": 1, "client-keys": 1, "server-keys": 1, "timeouts-in": 1, "timeouts-to": 1, "calls": 200, "reach": 199, "cluster": 199, "routes": 199, "encode.cluster": 199, "encode.routes": 199},
 			Sent: sent{"CDS +4": 40, "CDS +5": 959, "EDS +4": 40, "EDS +5": 959, "RDS +4": 40, "RDS +5": 959}, Proxies: 999,
 		})
 		m.models = append(m.models, p.model(instance(0, 0)).connect())
@@ -178,7 +178,7 @@ func TestCost(t *testing.T) {
 		p.put("global", permit("one", "  targetRef: {kind: Dataplane, labels: {app: s007}}\n"))
 		// From now on proxies of different values of the label are told apart.
 		m.expect("the first policy that selects by a label", cost{
-			Ran:  ran{"permissions": 1, "server-keys": 1, "permissions-in": 100, "timeouts-in": 100, "inbound": 1000, "inbound-cluster": 1000, "encode.inbound": 10},
+			Ran:  ran{"permissions": 1, "server-keys": 1, "permissions-in": 100, "timeouts-in": 100, "breakers-in": 100, "inbound": 1000, "inbound-cluster": 1000, "encode.inbound": 10},
 			Sent: sent{"LDS +1": 10}, Proxies: 10,
 		})
 		p.put("global", permit("two", "  targetRef: {kind: Dataplane, labels: {app: s008}}\n"))

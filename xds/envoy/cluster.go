@@ -34,11 +34,9 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 	if c.SourceAddress != "" {
 		out.UpstreamBindConfig = &corev3.BindConfig{SourceAddress: address(ir.Address{Host: c.SourceAddress}).GetSocketAddress()}
 	}
-	if c.TrackRemaining {
-		out.CircuitBreakers = &clusterv3.CircuitBreakers{
-			Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{TrackRemaining: true}},
-		}
-	}
+	out.CircuitBreakers = circuitBreakers(c.Breaker.Limits, c.TrackRemaining)
+	out.OutlierDetection = outlierDetection(c.Breaker.Outliers)
+	out.CommonLbConfig = commonLB(c)
 	return finish(w, c.Name, c.Patches, out)
 }
 

@@ -11,8 +11,9 @@ type Cluster struct {
 	MaxStream      Duration   `json:"maxStream,omitzero"`     // HTTP only
 	MaxConnection  Duration   `json:"maxConnection,omitzero"` // HTTP only
 	TLS            *ClientTLS `json:"tls,omitempty"`
-	SourceAddress  string     `json:"sourceAddress,omitempty"`  // IP address that connections come from
-	TrackRemaining bool       `json:"trackRemaining,omitempty"` // publish what is left of the connection limits
+	SourceAddress  string     `json:"sourceAddress,omitempty"` // IP address that connections come from
+	Breaker        Breaker    `json:"breaker,omitzero"`
+	TrackRemaining bool       `json:"trackRemaining,omitempty"` // publish what is left of the limits
 	Patches        []Patch    `json:"patches,omitempty"`
 }
 

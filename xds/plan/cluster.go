@@ -61,8 +61,9 @@ var cluster = incr.NewQuery("cluster", func(r *incr.Run, k clusterKey) *wire.Res
 }, sameBytes)
 
 func settingsOf(r *incr.Run, k clusterKey) clusterSettings {
-	t := outboundTimeouts.Get(r, timeoutsKey{Class: k.Class, Port: k.To.Port})
-	s := clusterSettings{Port: k.To.Port, Identity: k.Identity, Connect: t.Connect}
+	said := callsTo.Get(r, callsKey{Class: k.Class, Port: k.To.Port})
+	t := said.Timeouts
+	s := clusterSettings{Port: k.To.Port, Identity: k.Identity, Connect: t.Connect, Breaker: said.Breaker}
 	if k.To.Protocol == "http" || k.To.Protocol == "http2" { // of grpc the contract leaves them out
 		s.Idle, s.MaxStream, s.MaxConnection = t.Idle, t.MaxStream, t.MaxConnection
 	}
@@ -75,6 +76,7 @@ type clusterSettings struct {
 	Identity                       string // the client's own secret; empty: plaintext
 	Connect                        ir.Duration
 	Idle, MaxStream, MaxConnection ir.Duration
+	Breaker                        word[ir.Breaker]
 }
 
 // callable reports whether proxies with an identity can call a port. A name that
@@ -110,7 +112,7 @@ func (k clusterSettings) cluster(r *incr.Run) ir.Cluster {
 		Name: k.Port.Name(), Origin: ir.OriginOutbound, ConnectTimeout: k.Connect,
 		// Between proxies requests travel over HTTP/2 whatever the ends speak.
 		Protocol: ir.HTTP2, IdleTimeout: k.Idle, MaxStream: k.MaxStream, MaxConnection: k.MaxConnection,
-		TLS: clientTLS(r, k), TrackRemaining: true,
+		TLS: clientTLS(r, k), Breaker: k.Breaker.value(), TrackRemaining: true,
 	}
 }
 

@@ -47,9 +47,7 @@ var Explain = incr.NewQuery("explain", func(r *incr.Run, id api.ID) *Explained {
 		out.Why[name] = whyOutbound(r, k.Port, c.class.Policy)
 	}
 	for name, k := range c.routes {
-		config, err := routeSettingsOf(r, k).config()
-		r.Fail(err)
-		out.Routes[name] = config
+		out.Routes[name] = routeSettingsOf(r, k).config()
 	}
 	for name, k := range c.clusters {
 		out.Clusters[name] = settingsOf(r, k).cluster(r)
@@ -61,14 +59,8 @@ var Explain = incr.NewQuery("explain", func(r *incr.Run, id api.ID) *Explained {
 
 func whyInbound(r *incr.Run, dp *api.Object[api.Dataplane], section string) map[string]any {
 	why := map[string]any{}
-	p := policy.Of(dp, serverKeys.Get(r, dp.Mesh), []string{section})
-	rules := policy.InboundRules(timeoutSet.Get(r, dp.Mesh).Select(p), section, func(s *api.MeshTimeout) []policy.Inbound[api.MeshTimeoutConf] {
-		var out []policy.Inbound[api.MeshTimeoutConf]
-		for _, rule := range s.Rules {
-			out = append(out, policy.Inbound[api.MeshTimeoutConf](rule))
-		}
-		return out
-	})
+	k := sectionKey{policy.Of(dp, serverKeys.Get(r, dp.Mesh), []string{section}).Class(), section}
+	rules := policy.InboundRules(timeoutSet.selected(r, k.Class), section, inboundTimeoutRules)
 	if all, ok := policy.CatchAll(rules); ok {
 		why["MeshTimeout"] = fields(all.Explain())
 	}
@@ -82,8 +74,13 @@ func whyInbound(r *incr.Run, dp *api.Object[api.Dataplane], section string) map[
 
 func whyOutbound(r *incr.Run, p Port, c policy.Class) map[string]any {
 	why := map[string]any{}
-	if rule, _, ok := timeoutsTo.Get(r, c).Lookup(p.destination()); ok {
-		why["MeshTimeout"] = fields(rule.Explain())
+	for kind, said := range map[string][]policy.Field{
+		"MeshTimeout":        timeoutsTo.why(r, c, p.destination()),
+		"MeshCircuitBreaker": breakersTo.why(r, c, p.destination()),
+	} {
+		if len(said) > 0 {
+			why[kind] = fields(said)
+		}
 	}
 	for _, rule := range httpRulesFor.Get(r, routesKey{c, p}) {
 		text, _ := json.Marshal(rule.Key)

@@ -2,11 +2,9 @@ package plan
 
 import (
 	"cmp"
-	"encoding/json"
 	"reflect"
 	"slices"
 	"strconv"
-	"unique"
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/incr"
@@ -20,16 +18,13 @@ import (
 // the base64 SHA-256 of its matches, as existing dashboards know it.
 const catchAllRoute = "9Zuf5Tg79OuZcQITwBbQykxAk2u4fRKrwYn3//AL4Yo="
 
-var httpRouteSet = incr.NewQuery("http-routes", func(r *incr.Run, mesh string) *policy.Set[api.MeshHTTPRoute] {
-	return policy.NewSet(slices.Collect(api.MeshHTTPRoutes.In(r, mesh)), func(s *api.MeshHTTPRoute) *api.TargetRef { return s.TargetRef }, false)
-}, (*policy.Set[api.MeshHTTPRoute]).Equal)
+var httpRouteSet = newPolicySet("http-routes", api.MeshHTTPRoutes, func(s *api.MeshHTTPRoute) *api.TargetRef { return s.TargetRef })
 
 type routeRules = []policy.Keyed[[]api.HTTPMatch, api.HTTPRouteConf]
 
 // httpRoutesTo is the routes of a class, by destination.
 var httpRoutesTo = incr.NewQuery("http-routes-to", func(r *incr.Run, c policy.Class) *httpRules {
-	p := c.Proxy()
-	return policy.NewToRules(httpRouteSet.Get(r, p.Mesh).Select(p), func(s *api.MeshHTTPRoute) []policy.To[routeRules] {
+	return policy.NewToRules(httpRouteSet.selected(r, c), func(s *api.MeshHTTPRoute) []policy.To[routeRules] {
 		out := make([]policy.To[routeRules], len(s.To))
 		for i, t := range s.To {
 			out[i].TargetRef = t.TargetRef
@@ -38,7 +33,7 @@ var httpRoutesTo = incr.NewQuery("http-routes-to", func(r *incr.Run, c policy.Cl
 			}
 		}
 		return out
-	}, resolver(r, p.Mesh), policy.MergeKeyed)
+	}, resolver(r, c.Proxy().Mesh), policy.MergeKeyed)
 }, (*httpRules).Equal)
 
 type httpRules = policy.ToRules[[]httpRule]
@@ -65,20 +60,19 @@ var routes = incr.NewQuery("routes", func(r *incr.Run, k routesKey) *wire.Resour
 	return routesVariant.Get(r, routeSettingsOf(r, k)).take(r)
 }, sameBytes)
 
-// routeSettings is all that decides a route resource. Rules is the JSON of
-// []ir.Route, empty for the catch-all alone.
+// routeSettings is all that decides a route resource. Rules come before the
+// catch-all.
 type routeSettings struct {
 	Port            Port
-	Rules           unique.Handle[string]
+	Rules           word[[]ir.Route]
 	Request, Stream ir.Duration
 }
 
 func routeSettingsOf(r *incr.Run, k routesKey) routeSettings {
-	t := outboundTimeouts.Get(r, timeoutsKey{Class: k.Class, Port: k.Port})
+	t := callsTo.Get(r, callsKey{Class: k.Class, Port: k.Port}).Timeouts
 	out := routeSettings{Port: k.Port, Request: t.Request, Stream: t.StreamIdle}
 	rules := httpRulesFor.Get(r, k)
 	if len(rules) == 0 {
-		out.Rules = unique.Make("")
 		return out
 	}
 	b := newRouteBuilder(r, k)
@@ -93,11 +87,7 @@ func routeSettingsOf(r *incr.Run, k routesKey) routeSettings {
 	for i := range list {
 		sorted[i] = list[i].route
 	}
-	text, err := json.Marshal(sorted)
-	if err != nil {
-		r.Fail(err)
-	}
-	out.Rules = unique.Make(string(text))
+	out.Rules = wordOf(sorted)
 	return out
 }
 
@@ -156,7 +146,7 @@ func (b *routeBuilder) route(rule httpRule, match api.HTTPMatch) ir.Route {
 	section := "rule_" + strconv.Itoa(from.Index)
 	out := ir.Route{Name: api.MeshHTTPRoutes.KRI(from.Policy.ID, section), Match: routeMatch(match)}
 	f := &ir.Forward{}
-	t := outboundTimeouts.Get(b.r, timeoutsKey{b.key.Class, b.key.Port, policy.Destination{ID: from.Policy.ID, Section: section}})
+	t := callsTo.Get(b.r, callsKey{b.key.Class, b.key.Port, policy.Destination{ID: from.Policy.ID, Section: section}}).Timeouts
 	f.Timeout, f.IdleTimeout = t.Request, t.StreamIdle
 	b.backends(f, rule.Conf)
 	for _, filter := range rule.Conf.Filters {
@@ -305,20 +295,15 @@ func compareRoutes(a, b sortableRoute) int {
 		cmp.Compare(a.rank, b.rank))
 }
 
-func (k routeSettings) config() (ir.RouteConfig, error) {
+func (k routeSettings) config() ir.RouteConfig {
 	name := k.Port.Name()
-	var list []ir.Route
-	if text := k.Rules.Value(); text != "" {
-		if err := json.Unmarshal([]byte(text), &list); err != nil {
-			return ir.RouteConfig{}, err
-		}
-	}
+	list := k.Rules.value()
 	if !slices.ContainsFunc(list, func(x ir.Route) bool { return x.Match.IsZero() || catchesAll(x.Match) }) {
 		list = append(list, ir.Route{Name: catchAllRoute, Forward: &ir.Forward{
 			Backends: []ir.Backend{{Cluster: name, Weight: 100}}, Timeout: k.Request, IdleTimeout: k.Stream,
 		}})
 	}
-	return ir.RouteConfig{Name: name, Origin: ir.OriginOutbound, Hosts: []ir.VirtualHost{{Name: name, Routes: list}}}, nil
+	return ir.RouteConfig{Name: name, Origin: ir.OriginOutbound, Hosts: []ir.VirtualHost{{Name: name, Routes: list}}}
 }
 
 func catchesAll(m ir.RouteMatch) bool {
@@ -326,9 +311,6 @@ func catchesAll(m ir.RouteMatch) bool {
 }
 
 var routesVariant = incr.NewQuery("encode.routes", func(_ *incr.Run, k routeSettings) variant {
-	c, err := k.config()
-	if err != nil {
-		return variant{err: err}
-	}
+	c := k.config()
 	return encoded(wire.Route, c.Name, envoy.Routes, c)
 }, sameVariant)

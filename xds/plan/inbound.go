@@ -3,7 +3,6 @@ package plan
 import (
 	"cmp"
 	"reflect"
-	"slices"
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
@@ -116,7 +115,7 @@ var inboundCluster = incr.NewQuery("inbound-cluster", func(r *incr.Run, k listen
 	}
 	all := timeoutsIn.Get(r, section).All
 	c := &ir.Cluster{
-		Name: inboundName(in), Origin: ir.OriginInbound, ConnectTimeout: all.Connect, TrackRemaining: true,
+		Name: inboundName(in), Origin: ir.OriginInbound, ConnectTimeout: all.Connect, Breaker: breakersIn.Get(r, section), TrackRemaining: true,
 		Static: []ir.Locality{{Endpoints: []ir.Endpoint{{Address: ir.Address{
 			Host: firstAddress(r, cmp.Or(in.ServiceAddress, in.Address, dp.Spec.Networking.Address)),
 			Port: cmp.Or(in.ServicePort, in.Port),
@@ -141,16 +140,13 @@ var inboundClusterBytes = incr.NewQuery("encode.inbound-cluster", func(r *incr.R
 	return encode(r, wire.Cluster, c.Name, envoy.Cluster, *c)
 }, sameBytes)
 
-var permissionSet = incr.NewQuery("permissions", func(r *incr.Run, mesh string) *policy.Set[api.MeshTrafficPermission] {
-	return policy.NewSet(slices.Collect(api.MeshTrafficPermissions.In(r, mesh)),
-		func(s *api.MeshTrafficPermission) *api.TargetRef { return s.TargetRef }, false)
-}, (*policy.Set[api.MeshTrafficPermission]).Equal)
+var permissionSet = newPolicySet("permissions", api.MeshTrafficPermissions, func(s *api.MeshTrafficPermission) *api.TargetRef { return s.TargetRef })
 
 // permissionsIn is who may call an inbound; nobody while no policy speaks.
 var permissionsIn = incr.NewQuery("permissions-in", func(r *incr.Run, k sectionKey) *ir.Permissions {
-	p := k.Class.Proxy()
-	found := policy.PermissionsFor(permissionSet.Get(r, p.Mesh).Select(p), k.Section, func(tags map[string]string) (own, shared []string) {
-		c := callers.Get(r, callersKey{p.Mesh, encodeLabels(tags)})
+	mesh := k.Class.Proxy().Mesh
+	found := policy.PermissionsFor(permissionSet.selected(r, k.Class), k.Section, func(tags map[string]string) (own, shared []string) {
+		c := callers.Get(r, callersKey{mesh, encodeLabels(tags)})
 		return c.Own, c.Shared
 	})
 	list := func(from []policy.Permission) []ir.Permission {

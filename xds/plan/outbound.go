@@ -25,24 +25,6 @@ type Class struct {
 	Identity  string
 }
 
-// clientKeys is the labels by which policies about what proxies call select
-// them. Other labels make no difference, so that proxies which differ only there
-// (each has a name of its own) are one class.
-var clientKeys = incr.NewQuery("client-keys", func(r *incr.Run, mesh string) []string {
-	return joined(timeoutSet.Get(r, mesh).Keys(), httpRouteSet.Get(r, mesh).Keys())
-}, slices.Equal[[]string])
-
-// serverKeys is the same for policies about who calls.
-var serverKeys = incr.NewQuery("server-keys", func(r *incr.Run, mesh string) []string {
-	return joined(timeoutSet.Get(r, mesh).Keys(), permissionSet.Get(r, mesh).Keys())
-}, slices.Equal[[]string])
-
-func joined(keys ...[]string) []string {
-	all := slices.Concat(keys...)
-	slices.Sort(all)
-	return slices.Compact(all)
-}
-
 func classKey(r *incr.Run, dp *api.Object[api.Dataplane], w who) Class {
 	return Class{
 		Policy:    policy.Of(dp, clientKeys.Get(r, dp.Mesh), nil).Class(),
@@ -189,7 +171,7 @@ type reachKey struct {
 }
 
 var reach = incr.NewQuery("reach", func(r *incr.Run, k reachKey) needs {
-	t := outboundTimeouts.Get(r, timeoutsKey{Class: k.Class, Port: k.To.Port})
+	t := callsTo.Get(r, callsKey{Class: k.Class, Port: k.To.Port}).Timeouts
 	if !isHTTP(k.To.Protocol) {
 		return needs{Timeout: t.Idle}
 	}

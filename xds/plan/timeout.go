@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/atoll-mesh/atoll/api"
-	"github.com/atoll-mesh/atoll/api/incr"
 	"github.com/atoll-mesh/atoll/api/policy"
 	"github.com/atoll-mesh/atoll/xds/ir"
 )
@@ -25,68 +24,11 @@ var generatorTimeouts = ir.Timeouts{
 	Connect: ir.Span(10 * time.Second), Idle: ir.Span(2 * time.Hour), StreamIdle: ir.Span(time.Hour), Request: ir.Span(0),
 }
 
-var timeoutSet = incr.NewQuery("timeouts", func(r *incr.Run, mesh string) *policy.Set[api.MeshTimeout] {
-	return policy.NewSet(slices.Collect(api.MeshTimeouts.In(r, mesh)), func(s *api.MeshTimeout) *api.TargetRef { return s.TargetRef }, false)
-}, (*policy.Set[api.MeshTimeout]).Equal)
+var timeoutSet = newPolicySet("timeouts", api.MeshTimeouts, func(s *api.MeshTimeout) *api.TargetRef { return s.TargetRef })
 
-// timeoutsTo is the timeout rules of a class for what it calls.
-var timeoutsTo = incr.NewQuery("timeouts-to", func(r *incr.Run, c policy.Class) *timeoutRules {
-	p := c.Proxy()
-	return policy.NewToRules(timeoutSet.Get(r, p.Mesh).Select(p), func(s *api.MeshTimeout) []policy.To[api.MeshTimeoutConf] {
-		out := make([]policy.To[api.MeshTimeoutConf], len(s.To))
-		for i, t := range s.To {
-			out[i] = policy.To[api.MeshTimeoutConf](t)
-		}
-		return out
-	}, resolver(r, p.Mesh), policy.NewRule)
-}, (*timeoutRules).Equal)
-
-type timeoutRules = policy.ToRules[policy.Rule[api.MeshTimeoutConf]]
-
-// resolver finds what the targetRef of a to entry selects, and records it.
-func resolver(r *incr.Run, mesh string) policy.Resolve {
-	return func(kind string, labels map[string]string) []api.ID {
-		return labelled.Get(r, labelledKey{kind, mesh, encodeLabels(labels)})
-	}
-}
-
-type labelledKey struct{ Kind, Mesh, Labels string }
-
-// labelled lists the IDs of the rows with the labels: whoever asks depends on
-// which there are, not on what they say.
-var labelled = incr.NewQuery("labelled", func(r *incr.Run, k labelledKey) []api.ID {
-	kind, ok := api.ByName(k.Kind)
-	if !ok {
-		return nil
-	}
-	var ids []api.ID
-	for row := range kind.RowsLabelled(r, k.Mesh, decodeLabels(k.Labels)) {
-		ids = append(ids, row.Head().ID)
-	}
-	return ids
-}, slices.Equal[[]api.ID])
-
-// timeoutsKey asks for the timeouts of a class towards a port, or towards a
-// route to it.
-type timeoutsKey struct {
-	Class policy.Class
-	Port  Port
-	Route policy.Destination // zero: none
-}
-
-// outboundTimeouts is the effective timeouts. It is a query so that a policy for
-// one service ends here for all other services.
-var outboundTimeouts = incr.NewQuery("timeouts-for", func(r *incr.Run, k timeoutsKey) ir.Timeouts {
-	at := []policy.Destination{k.Port.destination()}
-	if k.Route != (policy.Destination{}) {
-		at = slices.Insert(at, 0, k.Route)
-	}
-	rule, _, ok := timeoutsTo.Get(r, k.Class).Lookup(at...)
-	if !ok {
-		return defaultTimeouts
-	}
-	return timeoutsOf(rule.Conf).Or(defaultTimeouts)
-}, func(a, b ir.Timeouts) bool { return a == b })
+var timeoutsTo = newToPolicy("timeouts-to", timeoutSet, func(s *api.MeshTimeout) []policy.To[api.MeshTimeoutConf] {
+	return convert(s.To, func(t api.MeshTimeoutTo) policy.To[api.MeshTimeoutConf] { return policy.To[api.MeshTimeoutConf](t) })
+}, timeoutsOf)
 
 func timeoutsOf(c api.MeshTimeoutConf) ir.Timeouts {
 	t := ir.Timeouts{Connect: duration(c.ConnectionTimeout), Idle: duration(c.IdleTimeout)}
@@ -114,15 +56,7 @@ type inboundTimeouts struct {
 	Listener ir.Duration
 }
 
-var timeoutsIn = incr.NewQuery("timeouts-in", func(r *incr.Run, k sectionKey) inboundTimeouts {
-	p := k.Class.Proxy()
-	rules := policy.InboundRules(timeoutSet.Get(r, p.Mesh).Select(p), k.Section, func(s *api.MeshTimeout) []policy.Inbound[api.MeshTimeoutConf] {
-		out := make([]policy.Inbound[api.MeshTimeoutConf], len(s.Rules))
-		for i, rule := range s.Rules {
-			out[i] = policy.Inbound[api.MeshTimeoutConf](rule)
-		}
-		return out
-	})
+var timeoutsIn = newInPolicy("timeouts-in", timeoutSet, inboundTimeoutRules, func(rules []policy.InboundRule[api.MeshTimeoutConf]) inboundTimeouts {
 	if len(rules) == 0 {
 		return inboundTimeouts{All: defaultTimeouts, Listener: ir.Span(0)}
 	}
@@ -132,9 +66,13 @@ var timeoutsIn = incr.NewQuery("timeouts-in", func(r *incr.Run, k sectionKey) in
 	}
 	out.Peers = peerTimeouts(rules, out.All)
 	return out
-}, func(a, b inboundTimeouts) bool {
-	return a.All == b.All && a.Listener == b.Listener && slices.Equal(a.Peers, b.Peers)
 })
+
+func inboundTimeoutRules(s *api.MeshTimeout) []policy.Inbound[api.MeshTimeoutConf] {
+	return convert(s.Rules, func(rule api.MeshTimeoutRule) policy.Inbound[api.MeshTimeoutConf] {
+		return policy.Inbound[api.MeshTimeoutConf](rule)
+	})
+}
 
 // peerTimeouts: for each caller that a rule names, the merge of all rules that
 // hold for it, least specific first; exact IDs before prefixes, longer prefixes
