@@ -18,6 +18,18 @@ import (
 	"github.com/atoll-mesh/atoll/deploy/demo"
 )
 
+// envoy is the Envoy that tests run; empty: there is none.
+func envoy() string {
+	for _, path := range []string{os.Getenv("ATOLL_ENVOY"), "envoy", filepath.Join("..", "..", ".tools", "envoy", "envoy")} {
+		if found, err := exec.LookPath(path); err == nil {
+			if found, err = filepath.Abs(found); err == nil {
+				return found
+			}
+		}
+	}
+	return ""
+}
+
 // demoCommandLine is `atoll demo` with a real Envoy and a temporary directory of
 // its own; both are left out where there is no Envoy.
 func demoCommandLine(t *testing.T) (command *exec.Cmd, dir string) {
@@ -25,22 +37,12 @@ func demoCommandLine(t *testing.T) (command *exec.Cmd, dir string) {
 	if runtime.GOOS != "linux" {
 		t.Skip("the demonstration needs Linux")
 	}
-	own, err := filepath.Abs(filepath.Join("..", "..", ".tools", "envoy", "envoy"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	envoy := ""
-	for _, path := range []string{os.Getenv("ATOLL_ENVOY"), "envoy", own} {
-		if found, err := exec.LookPath(path); err == nil {
-			envoy = found
-			break
-		}
-	}
+	envoy := envoy()
 	if envoy == "" {
 		t.Skip("no Envoy in $ATOLL_ENVOY, on PATH or in .tools/envoy (`make envoy` fetches it)")
 	}
 	// t.TempDir is too long: the path of a socket may have 107 bytes.
-	dir, err = os.MkdirTemp("", "demo")
+	dir, err := os.MkdirTemp("", "demo")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -381,7 +382,10 @@ func (p proxyInspection) config(ctx context.Context, shadow, diff bool) error {
 		query.Set("include", "diff")
 	}
 	var body json.RawMessage
+	var refused *client.Problem
 	switch err := p.ask(ctx, "/_config", query, &body); {
+	case errors.As(err, &refused) && refused.Status == http.StatusMethodNotAllowed:
+		return p.elsewhere(ctx)
 	case errors.Is(err, client.ErrNotFound):
 		return fmt.Errorf("the proxy of %s has not connected to this control plane: start it by `atoll dp`, or ask the control plane of its zone", p.name)
 	case err != nil:
@@ -413,6 +417,16 @@ func (p proxyInspection) config(ctx context.Context, shadow, diff bool) error {
 		fmt.Fprintln(p.out, "shadow policies would change nothing")
 	}
 	return nil
+}
+
+// elsewhere says who knows what a proxy is sent: global has no plans.
+func (p proxyInspection) elsewhere(ctx context.Context) error {
+	var m shownMeta
+	if err := p.ask(ctx, "", nil, &m); err != nil {
+		return err
+	}
+	return fmt.Errorf("what %s is sent is made by zone %s, not here: ask the control plane of that zone about %s, "+
+		"or see by --type xds what its Envoy has", p.name, m.Labels[api.LabelZone], m.shownName())
 }
 
 // dump is what Envoy's admin interface answers: JSON or text.

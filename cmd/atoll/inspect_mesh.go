@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -37,7 +38,11 @@ func (i *inspection) inMesh(ctx context.Context, name string) error {
 	if err := i.get(ctx, api.Meshes, name, "", nil, &mesh); err != nil {
 		return err
 	}
-	if err := i.get(ctx, api.MeshInsights, name, "", nil, &body); err != nil {
+	err := i.get(ctx, api.MeshInsights, name, "", nil, &body)
+	if errors.As(err, &notThere{}) {
+		return fmt.Errorf("mesh %s is there, but it is not counted here: ask the global control plane, or try again soon if this zone has none", name)
+	}
+	if err != nil {
 		return err
 	}
 	if !i.text() {

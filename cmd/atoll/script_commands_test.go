@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/pem"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -147,4 +149,30 @@ func overTLS(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0]+"_HOST", behind.Host)
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".pem"), text, 0o600))
+}
+
+// keep notes a name that only the control plane knows.
+func keep(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: keep NAME PATTERN")
+	}
+	pattern, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	found := pattern.FindStringSubmatch(ts.ReadFile("stdout"))
+	if len(found) != 2 {
+		ts.Fatalf("stdout has no %s", args[1])
+	}
+	ts.Setenv(args[0], found[1])
+}
+
+// call is a program that makes one request.
+func call() {
+	answer, err := (&http.Client{Timeout: 5 * time.Second}).Get(os.Args[1])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	defer answer.Body.Close()
+	fmt.Println(answer.Status)
+	_, _ = io.Copy(os.Stdout, answer.Body) // the script asks for what it needs
 }

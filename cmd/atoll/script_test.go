@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,7 +21,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"atoll": main}) }
+func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"atoll": main, "call": call}) }
 
 // TestScripts runs the executable itself. Beside the standard commands there are
 //
@@ -35,6 +37,11 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"atoll": main
 //	                        body, each after a line ">>>"); sets ATOLL_ADDRESS
 //	tls NAME                serves over TLS what NAME_API serves; sets NAME_TLS,
 //	                        NAME_TLS_HOST and NAME_HOST; the authority is NAME.pem
+//	keep NAME PATTERN       sets NAME to what the group of the pattern matched in stdout
+//
+// and the program `call URL`, which prints the status and the body of an answer. With
+// the condition [envoy], $ENVOY is an Envoy, and $NET begins loopback addresses that
+// no other script uses: $NET.1.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -42,11 +49,19 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			home := filepath.Join(e.WorkDir, "home")
 			e.Setenv("HOME", home)
+			e.Setenv("ENVOY", envoy())
+			e.Setenv("NET", fmt.Sprintf("127.%d.%d", 10+os.Getpid()>>8&127, os.Getpid()&255))
 			return os.MkdirAll(home, 0o700)
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "envoy" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			return runtime.GOOS == "linux" && envoy() != "", nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": start, "halt": halt, "exits": exits, "until": until,
-			"begin": begin, "sees": sees, "end": end, "canned": canned, "tls": overTLS,
+			"begin": begin, "sees": sees, "end": end, "canned": canned, "tls": overTLS, "keep": keep,
 		},
 	})
 }
