@@ -171,6 +171,31 @@ func ParseDocumentOf(k AnyKind, body []byte, r *Report) (d Document, ok bool) {
 	return d, k.Info().Flat || d.Spec != nil
 }
 
+// maxDepth is how deep a document may be nested.
+const maxDepth = 64
+
+// CheckJSON refuses what is no JSON, or too deep to be worth walking.
+func CheckJSON(body []byte) error {
+	depth, text := 0, false
+	for i := 0; i < len(body); i++ {
+		switch c := body[i]; {
+		case text && c == '\\':
+			i++
+		case c == '"':
+			text = !text
+		case text:
+		case c == '{' || c == '[':
+			if depth++; depth > maxDepth {
+				return fmt.Errorf("nested deeper than %d levels", maxDepth)
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	var whole json.RawMessage
+	return json.Unmarshal(body, &whole)
+}
+
 // envelope reads the fields that all kinds have.
 func envelope(body []byte, r *Report) (d Document, fields map[string]json.RawMessage, ok bool) {
 	if err := json.Unmarshal(body, &fields); err != nil {
@@ -245,6 +270,11 @@ func checkLabels(k AnyKind, d Document, site Site, r *Report) {
 		}
 		if reason := checkLabelValue(value); reason != "" {
 			at.Add("%s", reason)
+		}
+	}
+	if workload, ok := d.Labels[LabelWorkload]; ok && k.Info().Name == Dataplanes.Name {
+		if reason := CheckDNSLabel(workload); reason != "" { // a Workload is made of it
+			r.Key("labels", LabelWorkload).Add("%s", reason)
 		}
 	}
 	origin, has := d.Labels[LabelOrigin]

@@ -158,28 +158,6 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// checkJSON refuses what is no JSON, or too deep to be worth walking.
-func checkJSON(body []byte) error {
-	depth, text := 0, false
-	for i := 0; i < len(body); i++ {
-		switch c := body[i]; {
-		case text && c == '\\':
-			i++
-		case c == '"':
-			text = !text
-		case text:
-		case c == '{' || c == '[':
-			if depth++; depth > maxDepth {
-				return fmt.Errorf("nested deeper than %d levels", maxDepth)
-			}
-		case c == '}' || c == ']':
-			depth--
-		}
-	}
-	var whole json.RawMessage
-	return json.Unmarshal(body, &whole)
-}
-
 // readOnly says why the kind cannot be written here, or nil.
 func (s *server) readOnly(info api.Facts) error {
 	global := s.Site.IsGlobal()
@@ -198,20 +176,13 @@ func (s *server) readOnly(info api.Facts) error {
 // document reads and judges the document of a PUT: every fault at once.
 func (s *server) document(k api.AnyKind, body []byte, mesh, name string) (api.Document, error) {
 	info := k.Info()
-	if err := checkJSON(body); err != nil {
+	if err := api.CheckJSON(body); err != nil {
 		return api.Document{}, badRequest("invalid %s object: %q", info.Name, err.Error())
 	}
 	var report api.Report
 	doc, same := api.ParseDocumentOf(k, body, &report)
 	s.place(info, &doc, mesh, name, &report)
 	api.CheckMeta(k, doc, s.Site, &report)
-	if info.Name == api.Dataplanes.Name {
-		if workload, ok := doc.Labels[api.LabelWorkload]; ok {
-			if reason := api.CheckDNSLabel(workload); reason != "" {
-				report.Key("labels", api.LabelWorkload).Add("%s", reason)
-			}
-		}
-	}
 	if same {
 		id := api.LocalID(k, mesh, "", name, s.Site)
 		row := k.Decode(api.Meta{ID: id, Labels: doc.Labels}, doc.Spec, true, &report)

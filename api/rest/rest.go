@@ -53,8 +53,6 @@ import (
 const (
 	// MaxBody is the largest document, in bytes.
 	MaxBody = 1 << 20
-	// maxDepth is how deep a document may be nested.
-	maxDepth = 64
 	// maxHeader is the size of all header lines.
 	maxHeader = 64 << 10
 )

@@ -30,7 +30,7 @@ func (s *server) readToken(w http.ResponseWriter, r *http.Request, t auth.Token,
 	if err != nil {
 		return err
 	}
-	if err := checkJSON(body); err != nil {
+	if err := api.CheckJSON(body); err != nil {
 		return badRequest("bad request: %v", err)
 	}
 	if err := json.Unmarshal(body, into); err != nil {

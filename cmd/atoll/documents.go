@@ -24,6 +24,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/rest"
+	"github.com/atoll-mesh/atoll/xds/plan"
 )
 
 // document is a resource that the user wrote, and where.
@@ -309,6 +311,12 @@ func (d *document) faults() []error {
 	if d.broken != nil {
 		return []error{d.broken}
 	}
+	if len(d.Body) > rest.MaxBody {
+		return []error{fmt.Errorf("%s: larger than %d bytes, the most that control planes take", d.Origin, rest.MaxBody)}
+	}
+	if err := api.CheckJSON(d.Body); err != nil {
+		return []error{fmt.Errorf("%s: %w", d.Origin, err)}
+	}
 	var r api.Report
 	var foreign struct{ APIVersion, Kind string }
 	if json.Unmarshal(d.Body, &foreign) == nil && foreign.APIVersion != "" && foreign.Kind != "" {
@@ -326,7 +334,13 @@ func (d *document) faults() []error {
 		delete(local.Labels, api.LabelZone)
 		site := api.Site{Zone: "local"}
 		api.CheckMeta(d.Kind, local, site, &r)
-		d.Kind.Decode(api.Meta{ID: api.LocalID(d.Kind, d.Mesh, "", d.Name, site), Labels: d.Labels}, d.Spec, true, &r)
+		row := d.Kind.Decode(api.Meta{ID: api.LocalID(d.Kind, d.Mesh, "", d.Name, site), Labels: d.Labels}, d.Spec, true, &r)
+		if d.Kind.Info().ReadOnly {
+			r.At("type").Add("%s is written by control planes only", d.Type)
+		}
+		if r.Err() == nil {
+			plan.Judge(row, &r)
+		}
 	}
 	out := make([]error, 0, len(r.Faults()))
 	for _, f := range r.Faults() {
