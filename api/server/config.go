@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
-	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"sigs.k8s.io/yaml"
 
@@ -281,103 +278,22 @@ func Load(path string, env []string, into any) error {
 			return fmt.Errorf("configuration %s: %w", path, err)
 		}
 	}
-	known := map[string]reflect.Value{}
-	fields(reflect.ValueOf(into).Elem(), "ATOLL", known)
+	known := map[string]Setting{}
+	for _, setting := range Settings(into) {
+		known[setting.Variable] = setting
+	}
 	var errs []error
 	for _, kv := range env {
 		name, value, _ := strings.Cut(kv, "=")
-		f, ok := known[strings.ToUpper(name)]
+		setting, ok := known[strings.ToUpper(name)]
 		if !ok {
 			continue
 		}
-		if err := set(f, value); err != nil {
+		if err := set(setting.value, value); err != nil {
 			errs = append(errs, fmt.Errorf("environment variable %s: %w", name, err))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// Variables lists the environment variables of a configuration.
-func Variables(config any) []string {
-	known := map[string]reflect.Value{}
-	fields(reflect.ValueOf(config).Elem(), "ATOLL", known)
-	out := make([]string, 0, len(known))
-	for name := range known {
-		out = append(out, name)
-	}
-	return out
-}
-
-func fields(v reflect.Value, prefix string, into map[string]reflect.Value) {
-	for i := range v.NumField() {
-		sf := v.Type().Field(i)
-		name, _, _ := strings.Cut(sf.Tag.Get("json"), ",")
-		f := v.Field(i)
-		switch {
-		case sf.Anonymous:
-			fields(f, prefix, into)
-		case f.Kind() == reflect.Struct:
-			fields(f, prefix+"_"+upperSnake(name), into)
-		default:
-			into[prefix+"_"+upperSnake(name)] = f
-		}
-	}
-}
-
-// upperSnake turns localhostIsAdmin into LOCALHOST_IS_ADMIN, and internalCIDRs
-// into INTERNAL_CIDRS.
-func upperSnake(name string) string {
-	var b strings.Builder
-	capital := true
-	for _, r := range name {
-		if unicode.IsUpper(r) && !capital {
-			b.WriteByte('_')
-		}
-		capital = unicode.IsUpper(r)
-		b.WriteRune(unicode.ToUpper(r))
-	}
-	return b.String()
-}
-
-func set(f reflect.Value, value string) error {
-	switch f.Interface().(type) {
-	case time.Duration:
-		d, err := time.ParseDuration(value)
-		f.SetInt(int64(d))
-		return err
-	case Duration:
-		d, err := time.ParseDuration(value)
-		f.SetInt(int64(d))
-		return err
-	}
-	switch f.Kind() {
-	case reflect.String:
-		f.SetString(value)
-	case reflect.Bool:
-		b, err := strconv.ParseBool(value)
-		if err != nil {
-			return fmt.Errorf("%q is neither true nor false", value)
-		}
-		f.SetBool(b)
-	case reflect.Int, reflect.Int64:
-		n, err := strconv.ParseInt(value, 10, 64)
-		if err != nil {
-			return fmt.Errorf("%q is no integer", value)
-		}
-		f.SetInt(n)
-	case reflect.Slice:
-		if f.Type().Elem().Kind() != reflect.String {
-			return fmt.Errorf("can be set in the file only")
-		}
-		var list []string
-		if value != "" {
-			list = strings.Split(value, ",")
-		}
-		f.Set(reflect.ValueOf(list))
-	default:
-		return fmt.Errorf("can be set in the file only")
-	}
-	return nil
 }
 
 // Duration is a time.Duration that reads and writes as Go does: "10s".

@@ -75,9 +75,9 @@ func TestLoad(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "absent.yaml") {
 		t.Errorf("a file that is not there: %v", err)
 	}
-	for _, v := range server.Variables(&whole{}) {
-		if !strings.HasPrefix(v, "ATOLL_") || strings.ToUpper(v) != v {
-			t.Errorf("variable %s", v)
+	for _, s := range server.Settings(&whole{}) {
+		if !strings.HasPrefix(s.Variable, "ATOLL_") || strings.ToUpper(s.Variable) != s.Variable {
+			t.Errorf("variable %s", s.Variable)
 		}
 	}
 }

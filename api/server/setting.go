@@ -2,8 +2,12 @@ package server
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
+	"time"
+	"unicode"
 )
 
 // Setting is one thing that can be configured.
@@ -11,10 +15,15 @@ type Setting struct {
 	// Path is where it stands in the file: apiServer.address. Variable is the
 	// environment variable that overrides it.
 	Path, Variable string
-	// Default is its value in the configuration that was asked, as JSON.
-	Default string
 	// Field is the Go field, Type.Field: its comment is the description.
 	Field string
+	value reflect.Value // of the configuration that was asked
+}
+
+// Value is what the configuration that was asked holds, as JSON.
+func (s Setting) Value() string {
+	text, _ := json.Marshal(s.value.Interface()) // settings are plain values
+	return string(text)
 }
 
 // Settings lists what a configuration holds, a pointer to a struct, in the order
@@ -35,12 +44,67 @@ func settings(v reflect.Value, path, variable string) []Setting {
 		case f.Kind() == reflect.Struct:
 			out = append(out, settings(f, path+name+".", variable+"_"+upperSnake(name))...)
 		default:
-			value, _ := json.Marshal(f.Interface()) // settings are plain values
 			out = append(out, Setting{
-				Path: path + name, Variable: variable + "_" + upperSnake(name),
-				Default: string(value), Field: v.Type().Name() + "." + sf.Name,
+				Path: path + name, Variable: variable + "_" + upperSnake(name), Field: v.Type().Name() + "." + sf.Name, value: f,
 			})
 		}
 	}
 	return out
+}
+
+// upperSnake turns localhostIsAdmin into LOCALHOST_IS_ADMIN, and internalCIDRs
+// into INTERNAL_CIDRS.
+func upperSnake(name string) string {
+	var b strings.Builder
+	capital := true
+	for _, r := range name {
+		if unicode.IsUpper(r) && !capital {
+			b.WriteByte('_')
+		}
+		capital = unicode.IsUpper(r)
+		b.WriteRune(unicode.ToUpper(r))
+	}
+	return b.String()
+}
+
+// set gives a setting the value of a text.
+func set(f reflect.Value, value string) error {
+	switch f.Interface().(type) {
+	case time.Duration:
+		d, err := time.ParseDuration(value)
+		f.SetInt(int64(d))
+		return err
+	case Duration:
+		d, err := time.ParseDuration(value)
+		f.SetInt(int64(d))
+		return err
+	}
+	switch f.Kind() {
+	case reflect.String:
+		f.SetString(value)
+	case reflect.Bool:
+		b, err := strconv.ParseBool(value)
+		if err != nil {
+			return fmt.Errorf("%q is neither true nor false", value)
+		}
+		f.SetBool(b)
+	case reflect.Int, reflect.Int64:
+		n, err := strconv.ParseInt(value, 10, 64)
+		if err != nil {
+			return fmt.Errorf("%q is no integer", value)
+		}
+		f.SetInt(n)
+	case reflect.Slice:
+		if f.Type().Elem().Kind() != reflect.String {
+			return fmt.Errorf("can be set in the file only")
+		}
+		var list []string
+		if value != "" {
+			list = strings.Split(value, ",")
+		}
+		f.Set(reflect.ValueOf(list))
+	default:
+		return fmt.Errorf("can be set in the file only")
+	}
+	return nil
 }

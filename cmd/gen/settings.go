@@ -30,7 +30,7 @@ func settingReference(root string) ([]byte, error) {
 	}{{"global", server.Settings(&g)}, {"zone", server.Settings(&z)}} {
 		fmt.Fprintf(&out, "\n## atoll %s\n\n| Setting | Variable | Default | Meaning |\n|---|---|---|---|\n", plane.command)
 		for _, s := range plane.settings {
-			fmt.Fprintf(&out, "| `%s` | `%s` | `%s` | %s |\n", s.Path, s.Variable, cell(s.Default), cell(docs[s.Field]))
+			fmt.Fprintf(&out, "| `%s` | `%s` | `%s` | %s |\n", s.Path, s.Variable, cell(s.Value()), cell(docs[s.Field]))
 		}
 	}
 	return out.Bytes(), nil
