@@ -18,13 +18,11 @@ package global
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
@@ -88,14 +86,6 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 		return err
 	}
 	defer s.Close()
-	apis, err := s.ListenAPI()
-	if err != nil {
-		return err
-	}
-	diagnostics, err := s.ListenDiagnostics()
-	if err != nil {
-		return err
-	}
 	zones, err := s.Listen("KDS", c.KDS.Address)
 	if err != nil {
 		return err
@@ -117,41 +107,22 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.ServeHTTP(ctx, diagnostics, s.Diagnostics()) })
-	g.Go(func() error { return server.Ended(ctx, s.Feeder.Run(ctx)) })
-	g.Go(func() error {
-		select {
-		case <-s.Feeder.Ready(): // nothing is served before all that is stored is known
-		case <-ctx.Done():
-			return nil
-		}
-		if err := s.Bootstrap(ctx, handler); err != nil {
-			return server.Ended(ctx, err)
-		}
-		g.Go(func() error { return server.Ended(ctx, link.Run(ctx)) })
-		g.Go(func() error {
+	return s.Serve(ctx, handler,
+		link.Run,
+		func(ctx context.Context) error {
 			return derive.Run(ctx, derive.Options{DB: s.DB, Apply: s.Feeder.Apply, Site: s.Site, Now: s.Now, Log: s.Log})
-		})
-		g.Go(func() error { return overview.Run(ctx, overview.Options{DB: s.DB, Now: s.Now, Log: s.Log}) })
-		for _, l := range apis {
-			g.Go(func() error { return s.ServeHTTP(ctx, l, handler) })
-		}
-		g.Go(func() error {
+		},
+		func(ctx context.Context) error {
+			return overview.Run(ctx, overview.Options{DB: s.DB, Now: s.Now, Log: s.Log})
+		},
+		func(ctx context.Context) error {
 			rpc := grpc.NewServer(append(link.GRPC(), grpc.Creds(credentials.NewTLS(s.Cert.Server("h2"))))...)
 			link.Register(rpc)
 			stop := context.AfterFunc(ctx, rpc.Stop)
 			defer stop()
-			if err := rpc.Serve(zones); err != nil && !errors.Is(err, grpc.ErrServerStopped) && ctx.Err() == nil {
-				return err
-			}
-			return nil
-		})
-		s.Ready(true)
-		return nil
-	})
-	return g.Wait()
+			return rpc.Serve(zones)
+		},
+	)
 }
 
 // authenticate judges the token of a zone.

@@ -38,7 +38,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
@@ -98,14 +97,6 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 		DB: s.DB, Site: s.Site, Instance: s.Instance, Converged: z.xds.Convergence,
 		Flush: time.Duration(c.DPServer.StatusFlush), Now: s.Now, Log: s.Component("status"),
 	})
-	apis, err := s.ListenAPI()
-	if err != nil {
-		return err
-	}
-	diagnostics, err := s.ListenDiagnostics()
-	if err != nil {
-		return err
-	}
 	dp, err := s.Listen("dp-server", c.DPServer.Address)
 	if err != nil {
 		return err
@@ -130,46 +121,32 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 	if err := errors.Join(s.Metrics.Register(m), s.Collect(func() []server.Peer { return peers(link) })); err != nil {
 		return err
 	}
-
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.ServeHTTP(ctx, diagnostics, s.Diagnostics()) })
-	g.Go(func() error { return server.Ended(ctx, s.Feeder.Run(ctx)) })
-	g.Go(func() error {
-		select {
-		case <-s.Feeder.Ready(): // nothing is served before all that is stored is known
-		case <-ctx.Done():
-			return nil
-		}
-		if err := s.Bootstrap(ctx, handler); err != nil {
-			return server.Ended(ctx, err)
-		}
-		g.Go(func() error { return server.Ended(ctx, z.engine.Loop(ctx, s.DB, incr.WithAfter(z.published))) })
-		g.Go(func() error {
+	parts := []func(context.Context) error{
+		func(ctx context.Context) error { return z.engine.Loop(ctx, s.DB, incr.WithAfter(z.published)) },
+		func(ctx context.Context) error {
 			return identity.Run(ctx, identity.Options{DB: s.DB, Engine: z.engine, Apply: s.Feeder.Apply, Site: s.Site, Instance: s.Instance, Now: s.Now, Log: s.Component("identity")})
-		})
-		g.Go(func() error {
+		},
+		func(ctx context.Context) error {
 			return derive.Run(ctx, derive.Options{DB: s.DB, Apply: s.Feeder.Apply, Site: s.Site, Grace: time.Duration(c.MeshService.DeletionGracePeriod), Now: s.Now, Log: s.Component("derive")})
+		},
+		z.status.Run,
+		func(ctx context.Context) error {
+			return names.Run(ctx, names.Options{DB: s.DB, Log: s.Component("names")})
+		},
+		z.reap,
+		func(ctx context.Context) error { return z.services(ctx, touch) },
+		split.Run,
+		func(ctx context.Context) error { return s.ServeHTTP(ctx, split.HTTP, z.bootstrap(dp.Addr())) },
+		func(ctx context.Context) error { return z.serveProxies(ctx, split, m) },
+	}
+	if link != nil {
+		parts = append(parts, link.Run)
+	} else { // with a global, that counts
+		parts = append(parts, func(ctx context.Context) error {
+			return overview.Run(ctx, overview.Options{DB: s.DB, Now: s.Now, Log: s.Log})
 		})
-		g.Go(func() error { return z.status.Run(ctx) })
-		g.Go(func() error { return names.Run(ctx, names.Options{DB: s.DB, Log: s.Component("names")}) })
-		g.Go(func() error { return z.reap(ctx) })
-		if !s.Site.Federated { // else global counts
-			g.Go(func() error { return overview.Run(ctx, overview.Options{DB: s.DB, Now: s.Now, Log: s.Log}) })
-		}
-		if link != nil {
-			g.Go(func() error { return server.Ended(ctx, link.Run(ctx)) })
-		}
-		g.Go(func() error { return z.services(ctx, touch) })
-		for _, l := range apis {
-			g.Go(func() error { return s.ServeHTTP(ctx, l, handler) })
-		}
-		g.Go(func() error { return split.Run(ctx) })
-		g.Go(func() error { return s.ServeHTTP(ctx, split.HTTP, z.bootstrap(dp.Addr())) })
-		g.Go(func() error { return z.serveProxies(ctx, split, m) })
-		s.Ready(true)
-		return nil
-	})
-	return g.Wait()
+	}
+	return s.Serve(ctx, handler, parts...)
 }
 
 // settings enters what the configuration says to plans.
@@ -208,10 +185,7 @@ func (z *zone) serveProxies(ctx context.Context, split *server.Split, m *metrics
 		g.Stop()
 	})
 	defer stop()
-	if err := g.Serve(split.GRPC); err != nil && !errors.Is(err, grpc.ErrServerStopped) && ctx.Err() == nil {
-		return err
-	}
-	return nil
+	return g.Serve(split.GRPC)
 }
 
 // bootstrap is the HTTP side of the dp-server.

@@ -3,8 +3,8 @@
 // diagnostics, the server certificate, and what a new control plane begins with.
 //
 // It owns the life of these parts between [Open] and [Server.Close]. Packages
-// global and zone add what makes them different; the goroutines all start in
-// their Run, which calls the methods that are named Serve here. It never knows
+// global and zone add what makes them different; the goroutines are all
+// listed in their Run, which hands them to [Server.Serve]. It never knows
 // KDS or xDS.
 //
 //	Config ─▶ Open ─▶ store ─▶ Feeder ─▶ db
@@ -42,6 +42,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/auth"
@@ -175,8 +176,49 @@ func (s *Server) ListenDiagnostics() (net.Listener, error) {
 	return l, err
 }
 
-// Ready makes the readiness probe succeed or fail.
-func (s *Server) Ready(yes bool) { s.ready.Store(yes) }
+// Serve runs the control plane until the context ends or a part fails: its
+// diagnostics and its feeder; then, when all that is stored is known and
+// [Server.Bootstrap] is done, its API and the parts.
+func (s *Server) Serve(ctx context.Context, handler http.Handler, parts ...func(context.Context) error) error {
+	apis, err := s.ListenAPI()
+	if err != nil {
+		return err
+	}
+	diagnostics, err := s.ListenDiagnostics()
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	start := func(part func(context.Context) error) {
+		g.Go(func() error {
+			if err := part(ctx); ctx.Err() == nil {
+				return err
+			}
+			return nil // it says at most that the context has ended
+		})
+	}
+	start(func(ctx context.Context) error { return s.ServeHTTP(ctx, diagnostics, s.Diagnostics()) })
+	start(s.Feeder.Run)
+	start(func(ctx context.Context) error {
+		select {
+		case <-s.Feeder.Ready(): // nothing is served before all that is stored is known
+		case <-ctx.Done():
+			return nil
+		}
+		if err := s.Bootstrap(ctx, handler); err != nil {
+			return err
+		}
+		for _, l := range apis {
+			start(func(ctx context.Context) error { return s.ServeHTTP(ctx, l, handler) })
+		}
+		s.ready.Store(true) // what comes next finds its listeners open
+		for _, part := range parts {
+			start(part)
+		}
+		return nil
+	})
+	return g.Wait()
+}
 
 // ServeHTTP serves a handler until the context ends, then lets requests finish
 // for a short time.
@@ -198,7 +240,7 @@ func (s *Server) ServeHTTP(ctx context.Context, l net.Listener, h http.Handler) 
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
-	return Ended(ctx, err)
+	return err
 }
 
 // Diagnostics is the handler of health, readiness, metrics, log levels and profiles.
@@ -410,11 +452,3 @@ type answer struct {
 func (a *answer) Header() http.Header         { return a.header }
 func (a *answer) WriteHeader(status int)      { a.status = status }
 func (a *answer) Write(b []byte) (int, error) { return a.body.Write(b) }
-
-// Ended makes an error none that only says that the context has ended.
-func Ended(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
-}

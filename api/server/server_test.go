@@ -315,6 +315,7 @@ func TestStoreThatCannotBeRead(t *testing.T) {
 func TestReady(t *testing.T) {
 	c := server.Default()
 	c.DataDir, c.Store.Type = t.TempDir(), "memory"
+	c.API.Address, c.Diagnostics.Address = "127.0.0.1:0", "127.0.0.1:0"
 	s, err := server.Open(c, api.Site{}, "test", io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -328,17 +329,26 @@ func TestReady(t *testing.T) {
 		s.Diagnostics().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 		return w.Code, w.Body.String()
 	}
-	for _, step := range []struct {
-		ready bool
-		want  int
-	}{{false, 503}, {true, 200}, {false, 503}} {
-		s.Ready(step.ready)
-		if code, body := get("/ready"); code != step.want {
-			t.Errorf("ready %v: %d %s", step.ready, code, body)
+	probe := func(when string, want int) {
+		if code, body := get("/ready"); code != want {
+			t.Errorf("ready %s: %d %s", when, code, body)
 		}
 		if code, _ := get("/healthy"); code != 200 {
-			t.Errorf("healthy: %d", code)
+			t.Errorf("healthy %s: %d", when, code)
 		}
+	}
+	probe("before it runs", 503)
+	h, err := s.REST(c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := errors.New("a part has ended")
+	err = s.Serve(t.Context(), h, func(context.Context) error {
+		probe("when parts start", 200)
+		return ended
+	})
+	if !errors.Is(err, ended) {
+		t.Errorf("a part has ended, and Serve with %v", err)
 	}
 	code, body := get("/metrics")
 	for _, want := range []string{`atoll_peer_connected{peer="east"} 1`, `atoll_peer_applied_revision{peer="east"} 7`, "go_goroutines"} {
