@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -97,6 +98,7 @@ func traffic(t testing.TB, url string) (failed func() (int, error)) {
 // the newest.
 func reached(t testing.TB, p *plane, revision uint64, proxies int) {
 	t.Helper()
+	// A test's context ends before its cleanups, which ask here, too.
 	eventually(t, fmt.Sprintf("revision %d at every proxy", revision), func() error {
 		var reach struct {
 			Converged bool
@@ -106,7 +108,7 @@ func reached(t testing.TB, p *plane, revision uint64, proxies int) {
 				Proxies, Behind, Rejected int
 			}
 		}
-		_, err := p.client.Do(t.Context(), http.MethodGet, "/convergence", url.Values{"revision": {fmt.Sprint(revision)}}, nil, &reach)
+		_, err := p.client.Do(context.WithoutCancel(t.Context()), http.MethodGet, "/convergence", url.Values{"revision": {fmt.Sprint(revision)}}, nil, &reach)
 		if err != nil {
 			return err
 		}

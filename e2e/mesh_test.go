@@ -63,7 +63,7 @@ type sidecar struct {
 	address   string // of the Dataplane
 	token     string
 	app       *httptest.Server
-	outbounds map[string]string // service → URL on which the application calls it
+	outbounds map[string]string // service/zone → URL on which the application calls it; /port is added for a further port
 	stop      func()
 	log       string
 }
@@ -120,7 +120,11 @@ func startProxy(t testing.TB, z *plane, s spec) *sidecar {
 			"address": ohost, "port": oport,
 			"backendRef": map[string]any{"kind": part[0], "labels": labels, "port": number},
 		})
-		side.outbounds[part[1]+"/"+part[2]] = fmt.Sprintf("http://%s:%d", ohost, oport)
+		name := part[1] + "/" + part[2]
+		if _, taken := side.outbounds[name]; taken {
+			name += "/" + part[3]
+		}
+		side.outbounds[name] = fmt.Sprintf("http://%s:%d", ohost, oport)
 	}
 	if outbounds != nil {
 		networking["outbound"] = outbounds
