@@ -6,6 +6,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 )
 
 // Older forms of policies and references, as release 2.14 of the existing
@@ -311,6 +312,17 @@ func (u older) labels(ref map[string]any, r *Report) (named bool) {
 
 // serviceTag is how Kubernetes services were named in the tag kuma.io/service.
 var serviceTag = regexp.MustCompile(`^([a-z0-9][-a-z0-9]*)_([a-z0-9][-a-z0-9]*)_svc_([0-9]+)$`)
+
+// KubeService splits the name that a port of a Kubernetes Service had as
+// kuma.io/service; ok is false for any other name.
+func KubeService(tag string) (name, namespace string, port int, ok bool) {
+	m := serviceTag.FindStringSubmatch(tag)
+	if m == nil {
+		return "", "", 0, false
+	}
+	port, err := strconv.Atoi(m[3])
+	return m[1], m[2], port, err == nil
+}
 
 // service turns the name of a service into labels; it may be the one in tags.
 func (u older) service(ref map[string]any, r *Report) {

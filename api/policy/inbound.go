@@ -106,7 +106,8 @@ type Permissions struct {
 }
 
 // Callers returns the SPIFFE IDs of the proxies that carry the tags: those by
-// which only such proxies call, and those that others share.
+// which only such proxies call, and those that others share. Of what is not
+// known well enough, what only may carry the tags counts as shared.
 type Callers func(tags map[string]string) (own, shared []string)
 
 // PermissionsFor collects the permissions of one inbound or listener. Those in

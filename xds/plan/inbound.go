@@ -146,8 +146,11 @@ var permissionSet = newPolicySet("permissions", api.MeshTrafficPermissions, func
 var permissionsIn = incr.NewQuery("permissions-in", func(r *incr.Run, k sectionKey) *ir.Permissions {
 	mesh := k.Class.Proxy().Mesh
 	found := policy.PermissionsFor(permissionSet.selected(r, k.Class), k.Section, func(tags map[string]string) (own, shared []string) {
-		c := callers.Get(r, callersKey{mesh, encodeLabels(tags)})
-		return c.Own, c.Shared
+		c := callers.Get(r, callersKey{mesh, encodeLabels(tags), settings(r).Site.Zone})
+		for _, one := range c.Shared {
+			shared = append(shared, one.ID)
+		}
+		return c.Own, shared
 	})
 	list := func(from []policy.Permission) []ir.Permission {
 		var out []ir.Permission
