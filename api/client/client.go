@@ -341,6 +341,8 @@ type Page struct {
 	Items []json.RawMessage `json:"items"`
 	// Next is the address of the page after this one; nil: there is none.
 	Next *string `json:"next"`
+	// Warnings are about the list as a whole.
+	Warnings []string `json:"warnings"`
 }
 
 // Page asks for one page of a list; query says which: size and offset.

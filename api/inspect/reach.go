@@ -21,6 +21,8 @@ type list struct {
 	Total int    `json:"total"`
 	Items []meta `json:"items"`
 	Next  string `json:"next,omitempty"`
+	// Warnings tell where a policy is not about whom it seems to be.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // reachEndpoints tell whom the policies of a kind select.
@@ -65,8 +67,8 @@ func (s *inspector) hostnameEndpoints() []rest.Endpoint {
 	})
 }
 
-func writePage(w http.ResponseWriter, p *rest.Page, proxies iter.Seq[*api.Object[api.Dataplane]]) error {
-	body := list{Items: []meta{}}
+func writePage(w http.ResponseWriter, p *rest.Page, proxies iter.Seq[*api.Object[api.Dataplane]], warnings []string) error {
+	body := list{Items: []meta{}, Warnings: warnings}
 	for dp := range proxies {
 		if !p.Wants(dp.Core) {
 			continue
@@ -122,13 +124,17 @@ func (s *inspector) policyProxies(k api.AnyKind) func(http.ResponseWriter, *http
 		if err != nil {
 			return err
 		}
+		warnings, err := sharedCallers(snap, row.Head().ID)
+		if err != nil {
+			return err
+		}
 		return writePage(w, page, func(yield func(*api.Object[api.Dataplane]) bool) {
 			for dp := range matching(snap, read(row)) {
 				if !yield(dp) {
 					return
 				}
 			}
-		})
+		}, warnings)
 	}
 }
 
@@ -145,7 +151,7 @@ func (s *inspector) serviceProxies(w http.ResponseWriter, r *http.Request) error
 	all := slices.SortedFunc(plan.Selected(snap, row.(*api.Object[api.MeshService])), func(a, b *api.Object[api.Dataplane]) int {
 		return cmp.Compare(a.Core, b.Core)
 	})
-	return writePage(w, page, slices.Values(all))
+	return writePage(w, page, slices.Values(all), nil)
 }
 
 // attachment is the part of a proxy that policies act on: the proxy as such

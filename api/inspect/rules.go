@@ -100,6 +100,15 @@ func rules(q *question) (rulesBody, error) {
 		}
 		if v.info.Policy.Rules {
 			one.InboundRules = v.inboundRules()
+			for _, p := range v.selected(sections(q.dp)...) {
+				shared, err := sharedCallers(q.snap, p.Policy.ID)
+				if err != nil {
+					return rulesBody{}, err
+				}
+				for _, text := range shared {
+					one.Warnings = append(one.Warnings, kri(p.Policy.ID, "")+": "+text)
+				}
+			}
 		}
 		if v.info.Policy.Single {
 			if rule, ok := v.single(); ok {

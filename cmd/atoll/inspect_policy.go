@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
 
 	"github.com/spf13/cobra"
 
 	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/client"
 )
 
 func inspectPolicy(c *connection) *cobra.Command {
@@ -42,12 +44,21 @@ func (i *inspection) policy(ctx context.Context, kind api.AnyKind, name string) 
 	if err := i.get(ctx, kind, name, "", nil, &document); err != nil {
 		return err
 	}
-	list, err := i.proxies(ctx, kind, name, "/_resources/dataplanes")
+	const below = "/_resources/dataplanes"
+	first, err := i.cl.Page(ctx, client.Path(kind, i.mesh, name)+below, url.Values{"size": {"1"}})
+	if err != nil {
+		return err
+	}
+	list, err := i.proxies(ctx, kind, name, below)
 	if err != nil {
 		return err
 	}
 	if !i.text() {
-		return i.value(map[string]any{"total": len(list), "items": list})
+		body := map[string]any{"total": len(list), "items": list}
+		if len(first.Warnings) > 0 {
+			body["warnings"] = first.Warnings
+		}
+		return i.value(body)
 	}
 	var r shownRow
 	if err := json.Unmarshal(document, &r); err != nil {
@@ -56,6 +67,9 @@ func (i *inspection) policy(ctx context.Context, kind api.AnyKind, name string) 
 	fmt.Fprintf(i.out, "%s %s is about proxies of %s: %d\n", kind.Info().Name, name, refText(specOf[policyShape](&r).TargetRef), len(list))
 	if r.Labels[api.LabelEffect] == "shadow" {
 		fmt.Fprintln(i.out, "It is marked as shadow: proxies do not follow it.")
+	}
+	for _, warning := range first.Warnings {
+		fmt.Fprintln(i.out, "Warning:", warning)
 	}
 	if len(list) == 0 {
 		return nil
