@@ -18,11 +18,11 @@ import (
 // see asks a control plane about the Envoy of a proxy, as its REST API answers.
 func (p *plane) see(t testing.TB, path string) (string, error) {
 	t.Helper()
-	q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+p.out.value(t, "API")+"/meshes/default/dataplanes/"+path, nil)
+	q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+p.value(t, "API")+"/meshes/default/dataplanes/"+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := os.ReadFile(p.out.value(t, "administrator's token"))
+	token, err := os.ReadFile(p.value(t, "administrator's token"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestEnvoysAreSeenFromGlobal(t *testing.T) {
 		if _, err := at.see(t, "nobody/stats"); err == nil || !strings.Contains(err.Error(), "404") {
 			t.Errorf("about a proxy that is not there: %v", err)
 		}
-		if _, err := fetch("http://" + at.out.value(t, "API") + "/meshes/default/dataplanes/" + at.name + "/stats"); err == nil || !strings.Contains(err.Error(), "401") {
+		if _, err := fetch("http://" + at.value(t, "API") + "/meshes/default/dataplanes/" + at.name + "/stats"); err == nil || !strings.Contains(err.Error(), "401") {
 			t.Errorf("anonymous: %v", err)
 		}
 	}

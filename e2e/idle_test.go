@@ -28,7 +28,7 @@ import (
 // messages to proxies, revisions of the store and of the peers.
 func quiet(t testing.TB, p *plane) map[string]string {
 	t.Helper()
-	r, err := http.Get("http://" + p.out.value(t, "diagnostics") + "/metrics")
+	r, err := http.Get("http://" + p.value(t, "diagnostics") + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestNothingHappensWhileNothingChanges(t *testing.T) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(chain)
-	conn, err := grpc.NewClient(east.out.value(t, "dp-server"), grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots})))
+	conn, err := grpc.NewClient(east.value(t, "dp-server"), grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots})))
 	if err != nil {
 		t.Fatal(err)
 	}

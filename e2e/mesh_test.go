@@ -143,7 +143,7 @@ func startProxy(t testing.TB, z *plane, s spec) *sidecar {
 	}
 	side.token = token
 	c := proxy.Default()
-	c.ControlPlane = "https://" + z.out.value(t, "dp-server")
+	c.ControlPlane = "https://" + z.value(t, "dp-server")
 	c.CACertFile = filepath.Join(z.dir, "server.crt")
 	c.Dataplane, c.Token = string(body), token
 	c.Binary, c.Concurrency, c.EnvoyLogLevel = envoy(t), 1, "warning"

@@ -3,10 +3,11 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,57 +25,35 @@ import (
 // plane is a control plane that runs in the test's process.
 type plane struct {
 	dir    string
-	out    *lines
+	said   *server.Said
 	client *client.Client
 	stop   func()
 	again  func() *plane // starts it once more with its data and its addresses
 }
 
-// lines collects what a control plane says to people.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-	more chan struct{}
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text.Write(b)
-	close(l.more)
-	l.more = make(chan struct{})
-	return len(b), nil
-}
-
-// value waits for a line "name: value".
-func (l *lines) value(t testing.TB, name string) string {
+// value waits until the control plane has said the value of a label.
+func (p *plane) value(t testing.TB, label string) string {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
-	for {
-		l.mu.Lock()
-		more := l.more
-		for line := range strings.Lines(l.text.String()) {
-			if v, ok := strings.CutPrefix(strings.TrimSpace(line), name+": "); ok {
-				l.mu.Unlock()
-				return v
-			}
-		}
-		l.mu.Unlock()
-		select {
-		case <-more:
-		case <-deadline:
-			t.Fatalf("the control plane did not say %q:\n%s", name, l.text.String())
-		}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	value, err := p.said.Value(ctx, label)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return value
 }
 
 // run starts a control plane and returns when its API answers.
-func run(t testing.TB, dir string, f func(ctx context.Context, out *lines) error) *plane {
+func run(t testing.TB, dir string, f func(ctx context.Context, out io.Writer) error) *plane {
 	t.Helper()
-	p := &plane{dir: dir, out: &lines{more: make(chan struct{})}}
+	p := &plane{dir: dir, said: &server.Said{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- f(ctx, p.out) }()
+	go func() {
+		err := f(ctx, p.said)
+		p.said.End(fmt.Errorf("it ended: %v", err))
+		done <- err
+	}()
 	p.stop = sync.OnceFunc(func() {
 		cancel()
 		select {
@@ -87,11 +66,11 @@ func run(t testing.TB, dir string, f func(ctx context.Context, out *lines) error
 		}
 	})
 	t.Cleanup(p.stop)
-	token, err := os.ReadFile(p.out.value(t, "administrator's token"))
+	token, err := os.ReadFile(p.value(t, "administrator's token"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.client, err = client.New(client.Options{URL: "http://" + p.out.value(t, "API"), Token: strings.TrimSpace(string(token))})
+	p.client, err = client.New(client.Options{URL: "http://" + p.value(t, "API"), Token: strings.TrimSpace(string(token))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,8 +99,8 @@ func startGlobal(t testing.TB, change ...func(*global.Config)) *plane {
 	}
 	var start func() *plane
 	start = func() *plane {
-		p := run(t, dir, func(ctx context.Context, out *lines) error { return global.Run(ctx, c, "test", out) })
-		c.API.Address, c.Diagnostics.Address, c.KDS.Address = p.out.value(t, "API"), p.out.value(t, "diagnostics"), p.out.value(t, "KDS")
+		p := run(t, dir, func(ctx context.Context, out io.Writer) error { return global.Run(ctx, c, "test", out) })
+		c.API.Address, c.Diagnostics.Address, c.KDS.Address = p.value(t, "API"), p.value(t, "diagnostics"), p.value(t, "KDS")
 		p.again = start
 		return p
 	}
@@ -145,7 +124,7 @@ func startZone(t testing.TB, name string, above *plane, change ...func(*zone.Con
 		if err := os.WriteFile(c.Global.TokenFile, []byte(token), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c.Global.Address = above.out.value(t, "KDS")
+		c.Global.Address = above.value(t, "KDS")
 		c.Global.CAFile = filepath.Join(above.dir, "server.crt")
 	}
 	c.Global.MaxBackoff = server.Duration(500 * time.Millisecond)
@@ -154,8 +133,8 @@ func startZone(t testing.TB, name string, above *plane, change ...func(*zone.Con
 	}
 	var start func() *plane
 	start = func() *plane {
-		p := run(t, dir, func(ctx context.Context, out *lines) error { return zone.Run(ctx, c, "test", out) })
-		c.API.Address, c.Diagnostics.Address, c.DPServer.Address = p.out.value(t, "API"), p.out.value(t, "diagnostics"), p.out.value(t, "dp-server")
+		p := run(t, dir, func(ctx context.Context, out io.Writer) error { return zone.Run(ctx, c, "test", out) })
+		c.API.Address, c.Diagnostics.Address, c.DPServer.Address = p.value(t, "API"), p.value(t, "diagnostics"), p.value(t, "dp-server")
 		p.again = start
 		return p
 	}

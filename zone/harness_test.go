@@ -1,7 +1,6 @@
 package zone_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -36,47 +35,21 @@ import (
 // plane is a zone control plane in the test's process.
 type plane struct {
 	dir    string
-	out    *lines
+	said   *server.Said
 	client *client.Client
 	conn   *grpc.ClientConn
 }
 
-// lines collects what a control plane says to people.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-	more chan struct{}
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text.Write(b)
-	close(l.more)
-	l.more = make(chan struct{})
-	return len(b), nil
-}
-
-// value waits for a line "name: value".
-func (l *lines) value(t testing.TB, name string) string {
+// value waits until the control plane has said the value of a label.
+func (p *plane) value(t testing.TB, label string) string {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
-	for {
-		l.mu.Lock()
-		more := l.more
-		for line := range strings.Lines(l.text.String()) {
-			if v, ok := strings.CutPrefix(strings.TrimSpace(line), name+": "); ok {
-				l.mu.Unlock()
-				return v
-			}
-		}
-		l.mu.Unlock()
-		select {
-		case <-more:
-		case <-deadline:
-			t.Fatalf("the control plane did not say %q:\n%s", name, l.text.String())
-		}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	value, err := p.said.Value(ctx, label)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return value
 }
 
 func config(t testing.TB) zone.Config {
@@ -98,10 +71,14 @@ func start(t testing.TB, change ...func(*zone.Config)) *plane {
 	for _, f := range change {
 		f(&c)
 	}
-	p := &plane{dir: c.DataDir, out: &lines{more: make(chan struct{})}}
+	p := &plane{dir: c.DataDir, said: &server.Said{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- zone.Run(ctx, c, "test", p.out) }()
+	go func() {
+		err := zone.Run(ctx, c, "test", p.said)
+		p.said.End(fmt.Errorf("it ended: %v", err))
+		done <- err
+	}()
 	t.Cleanup(func() {
 		if p.conn != nil {
 			_ = p.conn.Close()
@@ -116,11 +93,11 @@ func start(t testing.TB, change ...func(*zone.Config)) *plane {
 			t.Error("the zone does not end")
 		}
 	})
-	token, err := os.ReadFile(p.out.value(t, "administrator's token"))
+	token, err := os.ReadFile(p.value(t, "administrator's token"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.client, err = client.New(client.Options{URL: "http://" + p.out.value(t, "API"), Token: strings.TrimSpace(string(token))})
+	p.client, err = client.New(client.Options{URL: "http://" + p.value(t, "API"), Token: strings.TrimSpace(string(token))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +107,7 @@ func start(t testing.TB, change ...func(*zone.Config)) *plane {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(chain)
-	p.conn, err = grpc.NewClient(p.out.value(t, "dp-server"), grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots})))
+	p.conn, err = grpc.NewClient(p.value(t, "dp-server"), grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots})))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +176,7 @@ func (p *plane) gone(t testing.TB, k api.AnyKind, name string) bool {
 // metrics reads the samples at /metrics, by name with labels.
 func (p *plane) metrics(t testing.TB) map[string]float64 {
 	t.Helper()
-	r, err := http.Get("http://" + p.out.value(t, "diagnostics") + "/metrics")
+	r, err := http.Get("http://" + p.value(t, "diagnostics") + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -175,7 +175,7 @@ func TestMetrics(t *testing.T) {
 		}
 		return nil
 	})
-	r, err := http.Get("http://" + p.out.value(t, "diagnostics") + "/metrics")
+	r, err := http.Get("http://" + p.value(t, "diagnostics") + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

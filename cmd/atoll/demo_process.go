@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -12,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/atoll-mesh/atoll/api/server"
 )
 
 // launcher starts all processes from one thread, since the kernel takes the end
@@ -44,17 +45,16 @@ type child struct {
 	log  string // file
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
+	said server.Said   // its standard output
 
 	mu       sync.Mutex
-	expected bool              // that it ends
-	said     map[string]string // lines "label: value" of its standard output
-	heard    chan struct{}     // closed and replaced whenever said changes
+	expected bool // that it ends
 }
 
 // child starts this executable with other arguments. Its end, unless it is
 // brought about here, ends the demonstration.
 func (l *lab) child(name string, env []string, args ...string) (*child, error) {
-	c := &child{name: name, log: l.logOf(name), done: make(chan struct{}), said: map[string]string{}, heard: make(chan struct{})}
+	c := &child{name: name, log: l.logOf(name), done: make(chan struct{})}
 	mode := os.O_CREATE | os.O_APPEND | os.O_WRONLY
 	if !l.logged[name] { // of an earlier demonstration
 		mode |= os.O_TRUNC
@@ -67,7 +67,7 @@ func (l *lab) child(name string, env []string, args ...string) (*child, error) {
 	c.cmd = exec.Command(l.exe, args...)
 	c.cmd.Dir = l.dir
 	c.cmd.Env = append(cleanEnvironment(os.Environ()), env...)
-	c.cmd.Stdout, c.cmd.Stderr = &lines{child: c, log: log}, log
+	c.cmd.Stdout, c.cmd.Stderr = io.MultiWriter(&c.said, log), log
 	c.cmd.SysProcAttr = dieWithParent()
 	c.cmd.WaitDelay = time.Second // a grandchild may hold the output open
 	if err := l.launcher.start(c.cmd); err != nil {
@@ -76,6 +76,7 @@ func (l *lab) child(name string, env []string, args ...string) (*child, error) {
 	go func() {
 		err := c.cmd.Wait()
 		_ = log.Close()
+		c.said.End(fmt.Errorf("it ended (%s)", c.cmd.ProcessState))
 		close(c.done)
 		c.mu.Lock()
 		expected := c.expected
@@ -108,55 +109,13 @@ func cleanEnvironment(env []string) []string {
 	return out
 }
 
-// lines is the standard output of a child: a log, and words for people of which
-// "label: value" are noted.
-type lines struct {
-	child *child
-	log   io.Writer
-	rest  []byte
-}
-
-func (w *lines) Write(p []byte) (int, error) {
-	w.rest = append(w.rest, p...)
-	for {
-		i := bytes.IndexByte(w.rest, '\n')
-		if i < 0 {
-			break
-		}
-		if label, value, ok := strings.Cut(string(w.rest[:i]), ": "); ok && len(label) < 40 {
-			w.child.note(label, value)
-		}
-		w.rest = w.rest[i+1:]
-	}
-	return w.log.Write(p)
-}
-
-func (c *child) note(label, value string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.said[label] = value
-	close(c.heard)
-	c.heard = make(chan struct{})
-}
-
 // told waits until the child has said the value of a label.
 func (c *child) told(ctx context.Context, label string) (string, error) {
-	for {
-		c.mu.Lock()
-		value, ok := c.said[label]
-		heard := c.heard
-		c.mu.Unlock()
-		if ok {
-			return value, nil
-		}
-		select {
-		case <-heard:
-		case <-c.done:
-			return "", &brokenPart{c.name, fmt.Errorf("%s ended (%s) before it said its address %q", c.name, c.cmd.ProcessState, label)}
-		case <-ctx.Done():
-			return "", &brokenPart{c.name, fmt.Errorf("%s did not say its address %q: %w", c.name, label, context.Cause(ctx))}
-		}
+	value, err := c.said.Value(ctx, label)
+	if err != nil {
+		return "", &brokenPart{c.name, fmt.Errorf("%s: %w", c.name, err)}
 	}
+	return value, nil
 }
 
 // stopGrace is how long a child may take to end.

@@ -1,8 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,13 +12,14 @@ import (
 	"regexp"
 	"runtime"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/atoll-mesh/atoll/api/server"
 )
 
 func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"atoll": main, "call": call}) }
@@ -71,6 +72,7 @@ const patience = 30 * time.Second
 // background is an `atoll` that runs while the script goes on.
 type background struct {
 	command *exec.Cmd
+	said    server.Said
 	stderr  *lockedBuffer
 	ended   chan struct{}
 	err     error
@@ -90,31 +92,18 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 			b.command.Env = append(b.command.Env, variable+"="+value)
 		}
 	}
-	b.command.Stderr = b.stderr
-	stdout, err := b.command.StdoutPipe()
-	ts.Check(err)
+	b.command.Stdout, b.command.Stderr = &b.said, b.stderr
 	ts.Check(b.command.Start())
 	ts.Defer(func() {
 		b.command.Process.Kill()
 		<-b.ended
 	})
-	lines := make(chan string)
 	go func() {
 		defer close(b.ended)
-		for s := bufio.NewScanner(stdout); s.Scan(); {
-			select {
-			case lines <- s.Text():
-			case <-time.After(patience): // nobody listens any more
-			}
-		}
-		close(lines)
 		b.err = b.command.Wait()
+		b.said.End(fmt.Errorf("it ended: %v", b.err))
 	}()
-	b.addresses(ts, name, lines)
-	go func() {
-		for range lines { // what it says later is not needed
-		}
-	}()
+	b.addresses(ts, name)
 	b.ready(ts, ts.Getenv(name+"_DIAGNOSTICS"))
 	ts.Setenv("ATOLL_ADDRESS", ts.Getenv(name+"_API"))
 	running.Store(serverKey(ts.Getenv("WORK")+name), b)
@@ -123,32 +112,19 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 // running finds servers by script and name: scripts run in parallel.
 var running sync.Map
 
-// addresses reads where the servers listen, until all is said.
-func (b *background) addresses(ts *testscript.TestScript, name string, lines <-chan string) {
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	for {
-		select {
-		case line, ok := <-lines:
-			if !ok {
-				<-b.ended
-				ts.Fatalf("it ended: %v\n%s", b.err, b.stderr)
-			}
-			what, address, _ := strings.Cut(line, ": ")
-			switch what {
-			case "API":
-				ts.Setenv(name+"_API", "http://"+address)
-			case "diagnostics":
-				ts.Setenv(name+"_DIAGNOSTICS", "http://"+address)
-			case "dp-server":
-				ts.Setenv(name+"_DP", "https://"+address)
-			case "KDS":
-				ts.Setenv(name+"_KDS", "grpcs://"+address)
-			case "administrator's token":
-				return // the last thing said
-			}
-		case <-timer.C:
-			ts.Fatalf("it did not say where it listens\n%s", b.stderr)
+// addresses waits until all is said, and notes where the servers listen.
+func (b *background) addresses(ts *testscript.TestScript, name string) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	_, err := b.said.Value(ctx, "administrator's token") // the last thing said
+	cancel()
+	if err != nil {
+		ts.Fatalf("%v\n%s", err, b.stderr)
+	}
+	for label, as := range map[string][2]string{
+		"API": {"_API", "http://"}, "diagnostics": {"_DIAGNOSTICS", "http://"}, "dp-server": {"_DP", "https://"}, "KDS": {"_KDS", "grpcs://"},
+	} {
+		if address, err := b.said.Value(ctx, label); err == nil { // not every control plane has all
+			ts.Setenv(name+as[0], as[1]+address)
 		}
 	}
 }

@@ -48,7 +48,7 @@ func startPlane(ctx context.Context, kind, dir string, config any) (*plane, erro
 		return nil, err
 	}
 	p := &plane{child: c, dir: dir, kind: kind, config: config}
-	tokenFile, err := p.value(ctx, "administrator's token")
+	tokenFile, err := p.said.Value(ctx, "administrator's token")
 	if err != nil {
 		return p, err
 	}
@@ -56,11 +56,11 @@ func startPlane(ctx context.Context, kind, dir string, config any) (*plane, erro
 	if err != nil {
 		return p, err
 	}
-	address, err := p.value(ctx, "API")
+	address, err := p.said.Value(ctx, "API")
 	if err != nil {
 		return p, err
 	}
-	if p.diagnostics, err = p.value(ctx, "diagnostics"); err != nil {
+	if p.diagnostics, err = p.said.Value(ctx, "diagnostics"); err != nil {
 		return p, err
 	}
 	p.client, err = client.New(client.Options{URL: "http://" + address, Token: strings.TrimSpace(string(token))})
@@ -103,7 +103,7 @@ func startZone(ctx context.Context, above *plane, dir, name string, o options) (
 	if err := os.WriteFile(c.Global.TokenFile, []byte(token), 0o600); err != nil {
 		return nil, err
 	}
-	if c.Global.Address, err = above.value(ctx, "KDS"); err != nil {
+	if c.Global.Address, err = above.said.Value(ctx, "KDS"); err != nil {
 		return nil, err
 	}
 	return startPlane(ctx, "zone", dir, c)
@@ -363,7 +363,7 @@ func (a *atoll) restart(ctx context.Context, i int) (time.Time, error) {
 }
 
 func (a *atoll) connect(ctx context.Context, i int) error {
-	address, err := a.zones[i].value(ctx, "dp-server")
+	address, err := a.zones[i].said.Value(ctx, "dp-server")
 	if err != nil {
 		return err
 	}

@@ -10,9 +10,9 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/atoll-mesh/atoll/api/server"
 	"github.com/atoll-mesh/atoll/global"
 	"github.com/atoll-mesh/atoll/zone"
 )
@@ -64,11 +64,7 @@ type child struct {
 	cmd   *exec.Cmd
 	in    io.WriteCloser
 	ended chan struct{}
-	err   error // after ended
-
-	mu   sync.Mutex
-	said map[string]string
-	more chan struct{}
+	said  server.Said
 }
 
 // start runs a server with a configuration.
@@ -84,53 +80,20 @@ func start(kind, path string, config any) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &child{cmd: exec.Command(self, "child", kind, path), ended: make(chan struct{}), said: map[string]string{}, more: make(chan struct{})}
-	c.cmd.Stderr = os.Stderr
+	c := &child{cmd: exec.Command(self, "child", kind, path), ended: make(chan struct{})}
+	c.cmd.Stdout, c.cmd.Stderr = &c.said, os.Stderr
 	if c.in, err = c.cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	out, err := c.cmd.StdoutPipe()
-	if err != nil {
 		return nil, err
 	}
 	if err := c.cmd.Start(); err != nil {
 		return nil, err
 	}
 	go func() {
-		lines := bufio.NewScanner(out)
-		for lines.Scan() {
-			if name, value, ok := strings.Cut(lines.Text(), ": "); ok {
-				c.mu.Lock()
-				c.said[name] = value
-				close(c.more)
-				c.more = make(chan struct{})
-				c.mu.Unlock()
-			}
-		}
-		c.err = c.cmd.Wait()
+		err := c.cmd.Wait()
+		c.said.End(fmt.Errorf("the process ended: %v", err))
 		close(c.ended)
 	}()
 	return c, nil
-}
-
-// value waits until the process says "name: value".
-func (c *child) value(ctx context.Context, name string) (string, error) {
-	for {
-		c.mu.Lock()
-		value, ok := c.said[name]
-		more := c.more
-		c.mu.Unlock()
-		if ok {
-			return value, nil
-		}
-		select {
-		case <-more:
-		case <-c.ended:
-			return "", fmt.Errorf("the process ended before it said %q: %v", name, c.err)
-		case <-ctx.Done():
-			return "", fmt.Errorf("waiting for %q: %w", name, ctx.Err())
-		}
-	}
 }
 
 // tell sends a command to a comparator.

@@ -339,10 +339,10 @@ func (r *report) comparator(ctx context.Context, dir, kind string, f *fleet) err
 			return err
 		}
 		serving = append(serving, s)
-		if _, err := s.value(ctx, "ready"); err != nil {
+		if _, err := s.said.Value(ctx, "ready"); err != nil {
 			return err
 		}
-		if addresses[i], err = s.value(ctx, "dp-server"); err != nil {
+		if addresses[i], err = s.said.Value(ctx, "dp-server"); err != nil {
 			return err
 		}
 	}
@@ -387,7 +387,7 @@ func (r *report) comparator(ctx context.Context, dir, kind string, f *fleet) err
 		return err
 	}
 	serving[0] = again
-	if addresses[0], err = again.value(ctx, "dp-server"); err != nil {
+	if addresses[0], err = again.said.Value(ctx, "dp-server"); err != nil {
 		return err
 	}
 	f.connect(0, addresses[0])
