@@ -57,28 +57,22 @@ func completeResources(c *connection, mesh *string, include func(api.Facts) bool
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		in := ""
-		if kind.Info().Scope == api.MeshScope {
-			if in, err = c.in(*mesh); err != nil {
-				return nil, cobra.ShellCompDirectiveNoFileComp
-			}
-		}
-		return names(command.Context(), c, kind, in, typed, args[1:]), cobra.ShellCompDirectiveNoFileComp
+		return completeNames(c, kind, mesh)(command, args[1:], typed)
 	}
 }
 
-// completeNames completes one name of a resource of the kind.
+// completeNames completes names of resources of the kind that were not given yet.
 func completeNames(c *connection, kind api.AnyKind, mesh *string) completion {
-	return atMost(1, func(command *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+	return func(command *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
 		in := ""
-		if mesh != nil {
+		if kind.Info().Scope == api.MeshScope {
 			var err error
 			if in, err = c.in(*mesh); err != nil {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
 		}
-		return names(command.Context(), c, kind, in, typed, nil), cobra.ShellCompDirectiveNoFileComp
-	})
+		return names(command.Context(), c, kind, in, typed, given), cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 // atMost ends completion after so many arguments.

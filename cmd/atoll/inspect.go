@@ -76,6 +76,27 @@ func (i *inspection) open(command *cobra.Command) (err error) {
 	return err
 }
 
+// run makes what a command does: it opens, then looks.
+func (i *inspection) run(look func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return stoppable(func(ctx context.Context, command *cobra.Command, args []string) error {
+		if err := i.open(command); err != nil {
+			return err
+		}
+		return look(ctx, args)
+	})
+}
+
+// inspectNamed completes a command that looks at one resource of the kind, which
+// its only argument names.
+func inspectNamed(c *connection, kind api.AnyKind, command *cobra.Command, look func(i *inspection, ctx context.Context, name string) error) *cobra.Command {
+	i := &inspection{c: c}
+	i.bind(command, kind.Info().Scope)
+	command.Args = arguments(cobra.ExactArgs(1))
+	command.ValidArgsFunction = atMost(1, completeNames(c, kind, &i.mesh))
+	command.RunE = i.run(func(ctx context.Context, args []string) error { return look(i, ctx, args[0]) })
+	return command
+}
+
 // text reports whether people read it.
 func (i *inspection) text() bool { return i.output == "text" }
 

@@ -23,13 +23,8 @@ import (
 var proxyViews = []string{"policies", "rules", "layout", "config", "xds", "stats", "clusters"}
 
 func inspectDataplane(c *connection) *cobra.Command {
-	i := inspection{c: c}
-	var (
-		view                 string
-		shadow, diff, allEDS bool
-		include              []string
-	)
-	command := &cobra.Command{
+	var asked proxyView
+	command := inspectNamed(c, api.Dataplanes, &cobra.Command{
 		Use: "dataplane NAME", Aliases: []string{"dp", "dataplanes", "proxy"}, Short: "What a proxy is told, and by which policies",
 		Long: `Shows one side of a proxy, chosen by --type:
 
@@ -45,56 +40,58 @@ func inspectDataplane(c *connection) *cobra.Command {
   atoll inspect dataplane web-1 -m shop --type rules
   atoll inspect dataplane web-1 --type config --diff
   atoll inspect dataplane web-1 --type stats | grep upstream_rq_5xx`,
-		Args: arguments(cobra.ExactArgs(1)),
-	}
-	i.bind(command, api.MeshScope)
+	}, func(i *inspection, ctx context.Context, name string) error {
+		return proxyInspection{i, name}.show(ctx, asked)
+	})
 	fs := command.Flags()
-	fs.StringVarP(&view, "type", "t", "policies", strings.Join(proxyViews, ", "))
-	fs.BoolVar(&shadow, "shadow", false, "config: with shadow policies in force")
-	fs.BoolVar(&diff, "diff", false, "config: what shadow policies would change")
-	fs.StringSliceVar(&include, "include", nil, "config: diff (as --diff)")
-	fs.BoolVar(&allEDS, "include-eds", false, "xds: with endpoints")
+	fs.StringVarP(&asked.view, "type", "t", "policies", strings.Join(proxyViews, ", "))
+	fs.BoolVar(&asked.shadow, "shadow", false, "config: with shadow policies in force")
+	fs.BoolVar(&asked.diff, "diff", false, "config: what shadow policies would change")
+	fs.StringSliceVar(&asked.include, "include", nil, "config: diff (as --diff)")
+	fs.BoolVar(&asked.endpoints, "include-eds", false, "xds: with endpoints")
 	complete(command, "type", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return proxyViews, cobra.ShellCompDirectiveNoFileComp
 	})
-	command.ValidArgsFunction = completeNames(c, api.Dataplanes, &i.mesh)
-	command.RunE = stoppable(func(ctx context.Context, command *cobra.Command, args []string) error {
-		view = strings.ToLower(view)
-		if view == "config-dump" {
-			view = "xds"
-		}
-		if diff = diff || slices.Contains(include, "diff"); (shadow || diff) && view != "config" {
-			return wrongUsage("--shadow and --diff are about --type config")
-		}
-		if !slices.Contains(proxyViews, view) {
-			return wrongUsage("--type %q: %s", view, strings.Join(proxyViews, ", "))
-		}
-		if err := i.open(command); err != nil {
-			return err
-		}
-		p := proxyInspection{&i, args[0]}
-		switch view {
-		case "policies":
-			return p.policies(ctx)
-		case "rules":
-			return p.rules(ctx)
-		case "layout":
-			return p.layout(ctx)
-		case "config":
-			return p.config(ctx, shadow, diff)
-		case "xds":
-			return p.dump(ctx, "/xds", url.Values{"include_eds": {strconv.FormatBool(allEDS)}})
-		default:
-			return p.dump(ctx, "/"+view, nil)
-		}
-	})
 	return command
+}
+
+// proxyView is what is asked about a proxy.
+type proxyView struct {
+	view                    string
+	shadow, diff, endpoints bool
+	include                 []string
 }
 
 // proxyInspection is that of one proxy.
 type proxyInspection struct {
 	*inspection
 	name string
+}
+
+func (p proxyInspection) show(ctx context.Context, asked proxyView) error {
+	view := strings.ToLower(asked.view)
+	if view == "config-dump" {
+		view = "xds"
+	}
+	diff := asked.diff || slices.Contains(asked.include, "diff")
+	if (asked.shadow || diff) && view != "config" {
+		return wrongUsage("--shadow and --diff are about --type config")
+	}
+	switch view {
+	case "policies":
+		return p.policies(ctx)
+	case "rules":
+		return p.rules(ctx)
+	case "layout":
+		return p.layout(ctx)
+	case "config":
+		return p.config(ctx, asked.shadow, diff)
+	case "xds":
+		return p.dump(ctx, "/xds", url.Values{"include_eds": {strconv.FormatBool(asked.endpoints)}})
+	case "stats", "clusters":
+		return p.dump(ctx, "/"+view, nil)
+	}
+	return wrongUsage("--type %q: %s", view, strings.Join(proxyViews, ", "))
 }
 
 func (p proxyInspection) ask(ctx context.Context, below string, query url.Values, into any) error {

@@ -15,22 +15,11 @@ import (
 )
 
 func inspectMesh(c *connection) *cobra.Command {
-	i := inspection{c: c}
-	command := &cobra.Command{
+	return inspectNamed(c, api.Meshes, &cobra.Command{
 		Use: "mesh NAME", Aliases: []string{"meshes"}, Short: "What is in a mesh, and how its proxies are",
 		Example: `  atoll inspect mesh default
   atoll inspect mesh shop -o json`,
-		Args: arguments(cobra.ExactArgs(1)),
-	}
-	i.bind(command, api.GlobalScope)
-	command.ValidArgsFunction = completeNames(c, api.Meshes, nil)
-	command.RunE = stoppable(func(ctx context.Context, command *cobra.Command, args []string) error {
-		if err := i.open(command); err != nil {
-			return err
-		}
-		return i.inMesh(ctx, args[0])
-	})
-	return command
+	}, (*inspection).inMesh)
 }
 
 func (i *inspection) inMesh(ctx context.Context, name string) error {

@@ -23,16 +23,13 @@ func inspectPolicy(c *connection) *cobra.Command {
 	i.bind(command, api.MeshScope)
 	isPolicy := func(info api.Facts) bool { return info.Policy != nil }
 	command.ValidArgsFunction = atMost(2, completeResources(c, &i.mesh, isPolicy))
-	command.RunE = stoppable(func(ctx context.Context, command *cobra.Command, args []string) error {
+	command.RunE = i.run(func(ctx context.Context, args []string) error {
 		kind, err := kindOf(args[0])
 		if err != nil {
 			return err
 		}
 		if kind.Info().Policy == nil {
 			return wrongUsage("%s is no policy; `atoll inspect --help` shows what else can be looked at", kind.Info().Name)
-		}
-		if err := i.open(command); err != nil {
-			return err
 		}
 		return i.policy(ctx, kind, args[1])
 	})

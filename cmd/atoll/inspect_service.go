@@ -18,42 +18,36 @@ import (
 var serviceKinds = []api.AnyKind{api.MeshServices, api.MeshMultiZoneServices, api.MeshExternalServices}
 
 func inspectService(c *connection) *cobra.Command {
-	i := inspection{c: c}
-	command := &cobra.Command{
+	return inspectNamed(c, api.MeshServices, &cobra.Command{
 		Use: "service NAME", Aliases: []string{"svc"}, Short: "How a service is called, and what is behind it",
 		Long: `Shows the ports and the host names of a MeshService, MeshMultiZoneService or
 MeshExternalService, and what is behind it: proxies with their endpoints, services
 of zones, or addresses.`,
 		Example: `  atoll inspect service backend
   atoll inspect service backend -m shop -o yaml`,
-		Args: arguments(cobra.ExactArgs(1)),
-	}
-	i.bind(command, api.MeshScope)
-	command.ValidArgsFunction = completeNames(c, api.MeshServices, &i.mesh)
-	command.RunE = stoppable(func(ctx context.Context, command *cobra.Command, args []string) error {
-		if err := i.open(command); err != nil {
+	}, (*inspection).services)
+}
+
+// services looks at all services of a name: one of each kind can have it.
+func (i *inspection) services(ctx context.Context, name string) error {
+	found := false
+	for _, kind := range serviceKinds {
+		body, err := i.cl.Get(ctx, kind, i.mesh, name)
+		if errors.Is(err, client.ErrNotFound) {
+			continue
+		}
+		if err == nil {
+			err = i.service(ctx, kind, name, body, found)
+		}
+		if err != nil {
 			return err
 		}
-		found := false
-		for _, kind := range serviceKinds {
-			body, err := i.cl.Get(ctx, kind, i.mesh, args[0])
-			if errors.Is(err, client.ErrNotFound) {
-				continue
-			}
-			if err == nil {
-				err = i.service(ctx, kind, args[0], body, found)
-			}
-			if err != nil {
-				return err
-			}
-			found = true
-		}
-		if !found {
-			return missing(ctx, i.cl, api.MeshServices, i.mesh, args[0])
-		}
-		return nil
-	})
-	return command
+		found = true
+	}
+	if !found {
+		return missing(ctx, i.cl, api.MeshServices, i.mesh, name)
+	}
+	return nil
 }
 
 // shownHostname is a name of a service, and where it is known.

@@ -15,22 +15,11 @@ import (
 )
 
 func inspectZone(c *connection) *cobra.Command {
-	i := inspection{c: c}
-	command := &cobra.Command{
+	return inspectNamed(c, api.Zones, &cobra.Command{
 		Use: "zone NAME", Aliases: []string{"zones"}, Short: "How a zone is connected, and how far it is behind",
 		Example: `  atoll inspect zone east
   atoll inspect zone east -o yaml`,
-		Args: arguments(cobra.ExactArgs(1)),
-	}
-	i.bind(command, api.GlobalScope)
-	command.ValidArgsFunction = completeNames(c, api.Zones, nil)
-	command.RunE = stoppable(func(ctx context.Context, command *cobra.Command, args []string) error {
-		if err := i.open(command); err != nil {
-			return err
-		}
-		return i.zone(ctx, args[0])
-	})
-	return command
+	}, (*inspection).zone)
 }
 
 func (i *inspection) zone(ctx context.Context, name string) error {
