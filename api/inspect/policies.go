@@ -209,40 +209,43 @@ func routePolicies(q *question) (*policiesBody, error) {
 	return nil, rest.NotFound(titlePolicy)
 }
 
-type layoutBody struct {
+// Layout is what a proxy listens on and calls, as the API answers.
+type Layout struct {
 	KRI       string            `json:"kri"`
 	Labels    map[string]string `json:"labels"`
-	Inbounds  []port            `json:"inbounds"`
-	Outbounds []port            `json:"outbounds"`
-	Listeners []port            `json:"listeners"`
+	Inbounds  []Port            `json:"inbounds"`
+	Outbounds []Port            `json:"outbounds"`
+	Listeners []Port            `json:"listeners"`
 	SPIFFE    string            `json:"spiffeId,omitempty"`
 }
 
-type port struct {
+// Port is a port on which a proxy listens, or that it calls.
+type Port struct {
 	KRI      string `json:"kri"`
 	Type     string `json:"type,omitempty"`
 	Port     uint32 `json:"port"`
 	Protocol string `json:"protocol,omitempty"`
-	Name     string `json:"proxyResourceName"`
+	// Name is that of the listener in Envoy.
+	Name string `json:"proxyResourceName"`
 }
 
 // layout is what the proxy listens on and calls.
-func layout(q *question) (*layoutBody, error) {
+func layout(q *question) (*Layout, error) {
 	l, err := layoutOf(q)
 	if err != nil {
 		return nil, err
 	}
-	body := &layoutBody{
-		KRI: kri(q.dp.ID, ""), Labels: metaOf(&q.dp.Meta).Labels, Inbounds: []port{}, Outbounds: []port{}, Listeners: []port{}, SPIFFE: l.SPIFFE,
+	body := &Layout{
+		KRI: kri(q.dp.ID, ""), Labels: metaOf(&q.dp.Meta).Labels, Inbounds: []Port{}, Outbounds: []Port{}, Listeners: []Port{}, SPIFFE: l.SPIFFE,
 	}
 	for _, in := range l.Inbounds {
-		body.Inbounds = append(body.Inbounds, port{KRI: kri(q.dp.ID, in.Section), Port: in.Port, Protocol: in.Protocol, Name: in.Name})
+		body.Inbounds = append(body.Inbounds, Port{KRI: kri(q.dp.ID, in.Section), Port: in.Port, Protocol: in.Protocol, Name: in.Name})
 	}
 	for _, in := range l.Listeners {
-		body.Listeners = append(body.Listeners, port{KRI: kri(q.dp.ID, in.Section), Type: in.Type, Port: in.Port, Name: in.Name})
+		body.Listeners = append(body.Listeners, Port{KRI: kri(q.dp.ID, in.Section), Type: in.Type, Port: in.Port, Name: in.Name})
 	}
 	for _, out := range l.Outbounds {
-		body.Outbounds = append(body.Outbounds, port{KRI: out.To.Name(), Port: out.Address.Port, Protocol: out.Protocol, Name: out.Name})
+		body.Outbounds = append(body.Outbounds, Port{KRI: out.To.Name(), Port: out.Address.Port, Protocol: out.Protocol, Name: out.Name})
 	}
 	return body, nil
 }

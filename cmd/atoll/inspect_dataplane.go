@@ -17,6 +17,7 @@ import (
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/client"
+	"github.com/atoll-mesh/atoll/api/inspect"
 )
 
 // proxyViews are what can be asked about a proxy; some have older names.
@@ -195,22 +196,6 @@ func joined[T any](things []T, name func(T) string) string {
 	return strings.Join(out, ", ")
 }
 
-// layoutAnswer is the answer of _layout.
-type layoutAnswer struct {
-	Inbounds  []layoutPort `json:"inbounds"`
-	Outbounds []layoutPort `json:"outbounds"`
-	Listeners []layoutPort `json:"listeners"`
-	SPIFFE    string       `json:"spiffeId"`
-}
-
-type layoutPort struct {
-	KRI      string `json:"kri"`
-	Type     string `json:"type"`
-	Port     uint32 `json:"port"`
-	Protocol string `json:"protocol"`
-	Name     string `json:"proxyResourceName"`
-}
-
 func (p proxyInspection) layout(ctx context.Context) error {
 	var body json.RawMessage
 	if err := p.ask(ctx, "/_layout", nil, &body); err != nil {
@@ -219,7 +204,7 @@ func (p proxyInspection) layout(ctx context.Context) error {
 	if !p.text() {
 		return p.raw(body)
 	}
-	var l layoutAnswer
+	var l inspect.Layout
 	if err := json.Unmarshal(body, &l); err != nil {
 		return fmt.Errorf("answer of the control plane: %w", err)
 	}
@@ -230,7 +215,7 @@ func (p proxyInspection) layout(ctx context.Context) error {
 	g.row("", "PORT", "PROTOCOL", "OF", "IN ENVOY")
 	for _, part := range []struct {
 		what  string
-		ports []layoutPort
+		ports []inspect.Port
 	}{{"inbound", l.Inbounds}, {"listener", l.Listeners}, {"outbound", l.Outbounds}} {
 		for _, port := range part.ports {
 			g.row(part.what, strconv.Itoa(int(port.Port)), first(port.Protocol, port.Type), kriName(port.KRI), port.Name)
@@ -272,7 +257,7 @@ func (p proxyInspection) rules(ctx context.Context) error {
 		}
 		return p.raw(body)
 	}
-	var l layoutAnswer
+	var l inspect.Layout
 	if err := p.ask(ctx, "/_layout", nil, &l); err != nil {
 		return err
 	}
