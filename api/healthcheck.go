@@ -70,11 +70,11 @@ type MeshHealthCheckConf struct {
 type TCPHealthCheck struct {
 	// Switches the check off, where a wider policy switches it on.
 	Disabled *bool `json:"disabled,omitempty"`
-	// Bytes that are sent after connecting, base64. Absent: connecting is the
-	// whole probe.
+	// Text that is sent after connecting, as it is written here. Absent:
+	// connecting is the whole probe.
 	Send *string `json:"send,omitempty"`
-	// Blocks of bytes, base64, that must all be in the answer, in this order.
-	// Absent: any answer is good.
+	// Texts that must all be in the answer, in this order, as they are written
+	// here. Absent: any answer is good.
 	Receive []string `json:"receive,omitzero"`
 }
 

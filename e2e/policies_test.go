@@ -28,6 +28,7 @@ var scenarios = []struct {
 	run  func(*testing.T, *lab)
 }{
 	{"MeshCircuitBreaker", circuitBreaker},
+	{"MeshHealthCheck", healthCheck},
 }
 
 func TestPolicies(t *testing.T) {

@@ -121,18 +121,24 @@ func permit(name, target string) string {
 type ran = map[string]uint64
 type sent = map[string]int
 
+// connected is a meter over all proxies but the first, who have their plans.
+func connected(p *plane) *meter {
+	m := &meter{p: p, ran: map[string]uint64{}}
+	for s := range services {
+		for i := range proxies / services {
+			if s+i > 0 {
+				m.models = append(m.models, p.model(instance(s, i)).connect())
+			}
+		}
+	}
+	m.since()
+	return m
+}
+
 func TestCost(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPlane(t, costMesh())
-		m := &meter{p: p, ran: map[string]uint64{}}
-		for s := range services {
-			for i := range proxies / services {
-				if s+i > 0 { // the first connects later
-					m.models = append(m.models, p.model(instance(s, i)).connect())
-				}
-			}
-		}
-		m.since()
+		m := connected(p)
 		t.Log(text(p.engine.Stats()))
 
 		p.put("east", costly(7, 3, false))
@@ -212,6 +218,44 @@ func TestCost(t *testing.T) {
 		m.expect("status of a thousand proxies", cost{})
 		for _, one := range m.models {
 			one.complete()
+		}
+	})
+}
+
+// TestCostOfPolicies: what a change of a policy of each kind costs whose like is
+// there already. Policies see one class of proxies, which has 200 destinations to
+// look up; what is sent is what changed, to those who have it.
+func TestCostOfPolicies(t *testing.T) {
+	toOne := func(kind, conf string) string {
+		return "type: " + kind + "\nmesh: default\nname: one\nspec: {to: [{targetRef: {kind: MeshService, labels: {kuma.io/display-name: s007}}, default: " + conf + "}]}\n"
+	}
+	bubble(t, func(t *testing.T) {
+		p := newPlane(t, costMesh())
+		m := connected(p)
+		for _, c := range []struct {
+			kind        string
+			first, then string
+			want        cost
+		}{
+			{
+				"MeshCircuitBreaker", toOne("MeshCircuitBreaker", "{connectionLimits: {maxRequests: 1}}"), toOne("MeshCircuitBreaker", "{connectionLimits: {maxRequests: 2}}"),
+				cost{
+					Ran:  ran{"breakers": 1, "client-keys": 1, "server-keys": 1, "breakers-in": 1, "breakers-to": 1, "calls": 200, "reach": 1, "cluster": 1, "routes": 1, "encode.cluster": 1},
+					Sent: sent{"CDS +1": 40, "EDS +1": 40}, Proxies: 40,
+				},
+			},
+			{
+				"MeshHealthCheck", toOne("MeshHealthCheck", "{http: {path: /a}}"), toOne("MeshHealthCheck", "{http: {path: /b}}"),
+				cost{
+					Ran:  ran{"health-checks": 1, "client-keys": 1, "health-checks-to": 1, "calls": 200, "reach": 1, "cluster": 1, "routes": 1, "encode.cluster": 1},
+					Sent: sent{"CDS +1": 40, "EDS +1": 40}, Proxies: 40,
+				},
+			},
+		} {
+			p.put("global", c.first)
+			m.since()
+			p.put("global", c.then)
+			m.expect(c.kind, c.want)
 		}
 	})
 }

@@ -68,10 +68,21 @@ func outlierDetection(o *ir.Outliers) *clusterv3.OutlierDetection {
 
 // commonLB is nil where nothing is said.
 func commonLB(c ir.Cluster) *clusterv3.Cluster_CommonLbConfig {
-	if c.Breaker.PanicThreshold == nil {
+	out := new(clusterv3.Cluster_CommonLbConfig)
+	said := false
+	if p := c.Breaker.PanicThreshold; p != nil {
+		out.HealthyPanicThreshold, said = &typev3.Percent{Value: *p}, true
+	}
+	if c.HealthCheck != nil && c.HealthCheck.FailOnPanic {
+		out.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_ZoneAwareLbConfig_{
+			ZoneAwareLbConfig: &clusterv3.Cluster_CommonLbConfig_ZoneAwareLbConfig{FailTrafficOnPanic: true},
+		}
+		said = true
+	}
+	if !said {
 		return nil
 	}
-	return &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: *c.Breaker.PanicThreshold}}
+	return out
 }
 
 // optional is *n, or unset.

@@ -37,6 +37,9 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 	out.CircuitBreakers = circuitBreakers(c.Breaker.Limits, c.TrackRemaining)
 	out.OutlierDetection = outlierDetection(c.Breaker.Outliers)
 	out.CommonLbConfig = commonLB(c)
+	if c.HealthCheck != nil {
+		out.HealthChecks = []*corev3.HealthCheck{w.healthCheck(*c.HealthCheck)}
+	}
 	return finish(w, c.Name, c.Patches, out)
 }
 

@@ -2,19 +2,20 @@ package ir
 
 // Cluster is a group of equal endpoints and how to talk to them.
 type Cluster struct {
-	Name           string     `json:"name"`
-	Origin         Origin     `json:"origin,omitempty"`
-	Static         []Locality `json:"static,omitempty"` // the endpoints; none: they come as [Endpoints] under the cluster's name
-	ConnectTimeout Duration   `json:"connectTimeout,omitzero"`
-	Protocol       Protocol   `json:"protocol,omitempty"`
-	IdleTimeout    Duration   `json:"idleTimeout,omitzero"`   // of a connection without requests; HTTP only
-	MaxStream      Duration   `json:"maxStream,omitzero"`     // HTTP only
-	MaxConnection  Duration   `json:"maxConnection,omitzero"` // HTTP only
-	TLS            *ClientTLS `json:"tls,omitempty"`
-	SourceAddress  string     `json:"sourceAddress,omitempty"` // IP address that connections come from
-	Breaker        Breaker    `json:"breaker,omitzero"`
-	TrackRemaining bool       `json:"trackRemaining,omitempty"` // publish what is left of the limits
-	Patches        []Patch    `json:"patches,omitempty"`
+	Name           string       `json:"name"`
+	Origin         Origin       `json:"origin,omitempty"`
+	Static         []Locality   `json:"static,omitempty"` // the endpoints; none: they come as [Endpoints] under the cluster's name
+	ConnectTimeout Duration     `json:"connectTimeout,omitzero"`
+	Protocol       Protocol     `json:"protocol,omitempty"`
+	IdleTimeout    Duration     `json:"idleTimeout,omitzero"`   // of a connection without requests; HTTP only
+	MaxStream      Duration     `json:"maxStream,omitzero"`     // HTTP only
+	MaxConnection  Duration     `json:"maxConnection,omitzero"` // HTTP only
+	TLS            *ClientTLS   `json:"tls,omitempty"`
+	SourceAddress  string       `json:"sourceAddress,omitempty"` // IP address that connections come from
+	HealthCheck    *HealthCheck `json:"healthCheck,omitempty"`
+	Breaker        Breaker      `json:"breaker,omitzero"`
+	TrackRemaining bool         `json:"trackRemaining,omitempty"` // publish what is left of the limits
+	Patches        []Patch      `json:"patches,omitempty"`
 }
 
 // Protocol is what is spoken to a cluster's endpoints.

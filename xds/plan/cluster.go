@@ -63,7 +63,7 @@ var cluster = incr.NewQuery("cluster", func(r *incr.Run, k clusterKey) *wire.Res
 func settingsOf(r *incr.Run, k clusterKey) clusterSettings {
 	said := callsTo.Get(r, callsKey{Class: k.Class, Port: k.To.Port})
 	t := said.Timeouts
-	s := clusterSettings{Port: k.To.Port, Identity: k.Identity, Connect: t.Connect, Breaker: said.Breaker}
+	s := clusterSettings{Port: k.To.Port, Identity: k.Identity, Connect: t.Connect, Breaker: said.Breaker, Health: said.Health.of(k.To.Protocol)}
 	if k.To.Protocol == "http" || k.To.Protocol == "http2" { // of grpc the contract leaves them out
 		s.Idle, s.MaxStream, s.MaxConnection = t.Idle, t.MaxStream, t.MaxConnection
 	}
@@ -77,6 +77,7 @@ type clusterSettings struct {
 	Connect                        ir.Duration
 	Idle, MaxStream, MaxConnection ir.Duration
 	Breaker                        word[ir.Breaker]
+	Health                         word[ir.HealthCheck]
 }
 
 // callable reports whether proxies with an identity can call a port. A name that
@@ -108,12 +109,16 @@ func clientTLS(r *incr.Run, k clusterSettings) *ir.ClientTLS {
 }
 
 func (k clusterSettings) cluster(r *incr.Run) ir.Cluster {
-	return ir.Cluster{
+	out := ir.Cluster{
 		Name: k.Port.Name(), Origin: ir.OriginOutbound, ConnectTimeout: k.Connect,
 		// Between proxies requests travel over HTTP/2 whatever the ends speak.
 		Protocol: ir.HTTP2, IdleTimeout: k.Idle, MaxStream: k.MaxStream, MaxConnection: k.MaxConnection,
 		TLS: clientTLS(r, k), Breaker: k.Breaker.value(), TrackRemaining: true,
 	}
+	if k.Health != (word[ir.HealthCheck]{}) {
+		out.HealthCheck = new(k.Health.value())
+	}
+	return out
 }
 
 var clusterVariant = incr.NewQuery("encode.cluster", func(r *incr.Run, k clusterSettings) variant {

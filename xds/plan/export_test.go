@@ -77,6 +77,7 @@ func whyOutbound(r *incr.Run, p Port, c policy.Class) map[string]any {
 	for kind, said := range map[string][]policy.Field{
 		"MeshTimeout":        timeoutsTo.why(r, c, p.destination()),
 		"MeshCircuitBreaker": breakersTo.why(r, c, p.destination()),
+		"MeshHealthCheck":    healthTo.why(r, c, p.destination()),
 	} {
 		if len(said) > 0 {
 			why[kind] = fields(said)
