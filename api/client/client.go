@@ -360,7 +360,7 @@ func (c *Client) Pages(ctx context.Context, path string, query url.Values) iter.
 			ask[name] = values
 		}
 		ask.Set("size", strconv.Itoa(pageSize))
-		for offset := 0; ; offset += pageSize {
+		for offset := 0; ; {
 			ask.Set("offset", strconv.Itoa(offset))
 			page, err := c.Page(ctx, path, ask)
 			if err != nil {
@@ -372,9 +372,10 @@ func (c *Client) Pages(ctx context.Context, path string, query url.Values) iter.
 					return
 				}
 			}
-			if page.Next == nil {
+			if page.Next == nil || len(page.Items) == 0 {
 				return
 			}
+			offset += len(page.Items) // a page of large items is shorter than asked for
 		}
 	}
 }

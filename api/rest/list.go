@@ -3,6 +3,7 @@ package rest
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -17,6 +18,8 @@ import (
 const (
 	defaultPage = 100
 	maxPage     = 1000
+	// pageBytes ends a page early: so much of documents is enough for one answer.
+	pageBytes = 8 << 20
 )
 
 // page is the body of a list.
@@ -63,23 +66,28 @@ func (s *server) list(k api.AnyKind, v view) handler {
 		}
 		body := page{Items: []json.RawMessage{}}
 		roles := auth.RolesInForce(snap)
+		full := q.offset + min(q.size, math.MaxInt-q.offset) // where the next page begins
+		room := pageBytes
 		// The walk goes on after the page only to count. What costs is to render,
 		// and that is done for the page alone.
 		for row := range k.Page(snap, mesh, all) {
 			if !q.selects(row) || roles && !s.reads(r, snap, row) {
 				continue
 			}
-			if body.Total >= q.offset && len(body.Items) < q.size {
+			if body.Total >= q.offset && body.Total < full {
 				one, err := v.render(snap, k, row)
 				if err != nil {
 					return err
 				}
 				body.Items = append(body.Items, one)
+				if room -= len(one); room <= 0 {
+					full = body.Total + 1
+				}
 			}
 			body.Total++
 		}
-		if q.offset < body.Total-q.size {
-			next := s.pageURL(r, q.offset+q.size)
+		if full < body.Total {
+			next := s.pageURL(r, full)
 			body.Next = &next
 		}
 		s.stamp(w, k, snap)

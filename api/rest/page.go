@@ -12,7 +12,7 @@ type pagesKey struct{} // how the address of another page is made
 
 // PageParams describe the parameters of a [Page].
 var PageParams = []openapi.Param{
-	{Name: "size", Doc: "Items of one page, 1 to 1000; 100 without it."},
+	{Name: "size", Doc: "Items of one page at most, 1 to 1000; 100 without it. Large ones make it shorter: next says where it goes on."},
 	{Name: "offset", Doc: "Where the page begins, from next of the page before."},
 	{Name: "name", Doc: "A part of the names."},
 }
