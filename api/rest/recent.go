@@ -46,7 +46,6 @@ type recent struct {
 	commit   db.Revision
 	past     map[string]*past // by kind
 	watchers map[string]map[*watcher]struct{}
-	watching int
 }
 
 // past is the latest changes of one kind. A change is at twice the revision
@@ -210,30 +209,21 @@ func (w *watcher) rouse() {
 	}
 }
 
-// maxWatches bounds the streams of one control plane.
-const maxWatches = 4096
-
-// join begins to tell a watcher; ok is false when there are too many.
-func (c *recent) join(w *watcher) (ok bool) {
+// join begins to tell a watcher.
+func (c *recent) join(w *watcher) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.watching == maxWatches {
-		return false
-	}
-	c.watching++
 	for _, kind := range []string{w.kind, w.with} {
 		if c.watchers[kind] == nil {
 			c.watchers[kind] = map[*watcher]struct{}{}
 		}
 		c.watchers[kind][w] = struct{}{}
 	}
-	return true
 }
 
 func (c *recent) leave(w *watcher) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.watching--
 	for _, kind := range []string{w.kind, w.with} {
 		delete(c.watchers[kind], w)
 	}

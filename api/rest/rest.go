@@ -131,6 +131,9 @@ type Endpoint struct {
 	Grant func(auth.Access) auth.Grant
 	// Doc describes it in GET /openapi; its Pattern is not looked at.
 	Doc openapi.Operation
+	// Waits: an answer may take long. How many wait at a time is bounded, in all
+	// and for each caller, together with watches.
+	Waits bool
 	// Action is what roles call it, where they are in force: on the resource of
 	// {mesh} and {name} in the pattern, or on the control plane without them.
 	// Empty: the grant decides.
@@ -148,11 +151,12 @@ type server struct {
 	patterns []string // of all routes
 	hostname string
 	recent   *recent
+	lasting  shares
 }
 
 // New returns the handler of the whole API.
 func New(o Options) http.Handler {
-	s := &server{Options: o, mux: http.NewServeMux()}
+	s := &server{Options: o, mux: http.NewServeMux(), lasting: shares{by: map[string]int{}}}
 	if s.Validator == nil {
 		s.Validator = auth.NewValidator(auth.Options{})
 	}
@@ -246,13 +250,16 @@ func (s *server) extra(e Endpoint) {
 			if err := s.readers(r); err != nil { // a grant for everybody is one for those who may read at all
 				return err
 			}
-			var on auth.Subject
-			if name := r.PathValue("name"); name != "" {
-				on = auth.Subject{Kind: cmp.Or(e.Kind, api.Dataplanes.Name), Mesh: r.PathValue("mesh"), Name: name}
-			}
-			if err := s.mayAct(r, grant, e.Action, on); err != nil {
+			if err := s.mayAct(r, grant, e.Action, s.subject(r, e)); err != nil {
 				return err
 			}
+		}
+		if e.Waits {
+			leave, err := s.lasting.enter(r)
+			if err != nil {
+				return err
+			}
+			defer leave()
 		}
 		return e.Handle(w, r.WithContext(context.WithValue(r.Context(), pagesKey{}, s.pageURL)))
 	}
@@ -260,6 +267,22 @@ func (s *server) extra(e Endpoint) {
 	if dashed := strings.Replace(e.Pattern, "/_resources/", "/-resources/", 1); dashed != e.Pattern {
 		s.route(dashed, titleInfo, h)
 	}
+}
+
+// subject is what the request is about: the resource as roles know it from
+// everywhere else, if there is one.
+func (s *server) subject(r *http.Request, e Endpoint) auth.Subject {
+	name := r.PathValue("name")
+	if name == "" {
+		return auth.Subject{}
+	}
+	on := auth.Subject{Kind: cmp.Or(e.Kind, api.Dataplanes.Name), Mesh: r.PathValue("mesh"), Name: name}
+	if k, ok := api.ByName(on.Kind); ok {
+		if row, ok := k.RowNamed(s.DB.Snapshot(), on.Mesh, name); ok {
+			return subjectOf(row)
+		}
+	}
+	return on
 }
 
 func (s *server) kindRoutes(k api.AnyKind, plural string) {

@@ -90,6 +90,44 @@ func TestRolesDecideOnceThereIsABinding(t *testing.T) {
 	}
 }
 
+// Roles name a resource as it is called, whatever the path calls it, and judge
+// its labels: of every endpoint.
+func TestRolesKnowAProxyByItsOwnName(t *testing.T) {
+	p := newPlane(t, atGlobal, func(o *rest.Options) {
+		o.Extra = []rest.Endpoint{{
+			Pattern: "GET /meshes/{mesh}/dataplanes/{name}/stats", Grant: func(a auth.Access) auth.Grant { return a.ViewStats }, Action: api.ActionViewStats,
+			Handle: func(w http.ResponseWriter, _ *http.Request) error { rest.WriteJSON(w, 200, "stats"); return nil },
+		}}
+	})
+	p.mesh("shop")
+	sent := func(name string) (path string) {
+		id := api.ID{Kind: "Dataplane", Mesh: "shop", Zone: "east", Name: name}
+		p.apply(store.Record{ID: id, Source: "east", Labels: map[string]string{"app": name}, Spec: json.RawMessage(`{"networking":{"address":"127.0.0.1","inbound":[{"port":80}]}}`)})
+		row, ok := api.Dataplanes.Get(p.db.Snapshot(), id)
+		if !ok || row.Core == name {
+			t.Fatalf("%v %+v", ok, row)
+		}
+		return "/meshes/shop/dataplanes/" + row.Core
+	}
+	one, two, three := sent("web-1"), sent("web-2"), sent("web-3")
+	token, err := auth.IssueUser(p.db.Snapshot(), start, auth.User{Name: "ann"}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ann := func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }
+	p.want(201, "PUT", "/access-roles/web", `{"type":"AccessRole","name":"web","spec":{"rules":[
+		{"types":["Dataplane"],"names":["web-1"],"access":["READ","VIEW_STATS"]},
+		{"types":["Dataplane"],"access":["READ","VIEW_STATS"],"when":[{"labels":{"app":"web-2"}}]}]}}`)
+	p.want(201, "PUT", "/access-role-bindings/web", `{"type":"AccessRoleBinding","name":"web","spec":{"subjects":[{"type":"User","name":"ann"}],"roles":["web"]}}`)
+	for path, want := range map[string]int{one: 200, two: 200, three: 403, "/meshes/shop/dataplanes/none": 404} {
+		p.want(want, "GET", path, "", ann)
+		if want == 404 {
+			want = 403 // of what is not there, roles know the name
+		}
+		p.want(want, "GET", path+"/stats", "", ann)
+	}
+}
+
 // What is stored and not understood is no way around roles: nobody can tell
 // whether a condition on what it says holds.
 func TestRolesJudgeWhatIsNotUnderstood(t *testing.T) {

@@ -47,12 +47,12 @@ func watches(r *http.Request) bool {
 	return err == nil && yes && r.Method == http.MethodGet
 }
 
-// Lasting lifts the server's limits of time from one answer. Whoever calls it
-// sets the end of each write, or ends by itself.
-func Lasting(w http.ResponseWriter) {
+// Lasting lifts the server's limits of time from an answer that comes only
+// after so long a wait; the client has then as long to take it as any other.
+func Lasting(w http.ResponseWriter, wait time.Duration) {
 	c := http.NewResponseController(w)
 	_ = c.SetReadDeadline(time.Time{}) // not supported: there is no limit
-	_ = c.SetWriteDeadline(time.Time{})
+	_ = c.SetWriteDeadline(time.Now().Add(wait + writeTimeout))
 }
 
 // stream writes events.
@@ -117,11 +117,14 @@ func (s *server) watch(w http.ResponseWriter, r *http.Request, k api.AnyKind, v 
 	if v.with != nil {
 		one.with = v.with.Info().Name
 	}
-	if !s.recent.join(one.watcher) {
-		return &Problem{Status: http.StatusServiceUnavailable, Title: "Service unavailable", Detail: fmt.Sprintf("more than %d watches", maxWatches)}
+	leave, err := s.lasting.enter(r)
+	if err != nil {
+		return err
 	}
+	defer leave()
+	s.recent.join(one.watcher)
 	defer s.recent.leave(one.watcher)
-	Lasting(w)
+	Lasting(w, 0) // each event has a limit of its own
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no") // a proxy in between shall not gather events

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/auth"
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/openapi"
 	"github.com/atoll-mesh/atoll/api/rest"
@@ -78,14 +79,17 @@ func reachOf(r db.Reader, revision uint64, source string, connected func(zone st
 // maxWait bounds how long one request waits.
 const maxWait = 2 * time.Minute
 
+func metadata(a auth.Access) auth.Grant { return a.ControlPlaneMetadata }
+
 // Convergence is the endpoint that tells how far a revision is, and waits for it:
 //
 //	GET /convergence?revision=812&wait=30s
 //
 // Without a revision it tells of the newest. It answers when the revision has
-// converged or the wait is over.
+// converged or the wait is over. It names proxies of all meshes, so roles that
+// let somebody read some resources do not open it: VIEW_CONTROL_PLANE_METADATA does.
 func (s *Server) Convergence(source string, connected func(zone string) bool) rest.Endpoint {
-	return rest.Endpoint{Pattern: "GET /convergence", Doc: openapi.Operation{
+	return rest.Endpoint{Pattern: "GET /convergence", Waits: true, Action: api.ActionViewControlPlaneState, Grant: metadata, Doc: openapi.Operation{
 		Summary: "How far a revision is, and wait for it", Tag: "Control plane",
 		Query: []openapi.Param{
 			{Name: "revision", Doc: "As the header " + rest.RevisionHeader + " of a write told it; the newest without it."},
@@ -113,7 +117,7 @@ func (s *Server) Convergence(source string, connected func(zone string) bool) re
 		if err := r.Err(); err != nil {
 			return err
 		}
-		rest.Lasting(w)
+		rest.Lasting(w, wait)
 		wake := make(chan struct{}, 1)
 		stop := s.DB.OnCommit(func(db.Commit) {
 			select {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/auth"
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/server"
 	"github.com/atoll-mesh/atoll/api/store"
@@ -416,6 +417,45 @@ func TestConvergence(t *testing.T) {
 	if _, reach, _ := get(fmt.Sprintf("?revision=%d&wait=10ms", own.Counter+1)); reach.Converged {
 		t.Errorf("a revision that is yet to come: %+v", reach)
 	}
+}
+
+// Whom roles let read some resources sees nothing of the proxies of others.
+func TestConvergenceNeedsTheRole(t *testing.T) {
+	r := run(t, t.TempDir(), api.Site{Env: "universal"}, func(c *server.Config) { c.Store.Type = "memory"; c.API.LocalhostIsAdmin = true })
+	token, err := auth.IssueUser(r.DB.Snapshot(), r.Now(), auth.User{Name: "ann"}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	do := func(want int, method, path, body string, change func(*http.Request)) {
+		t.Helper()
+		q, err := http.NewRequestWithContext(t.Context(), method, r.url+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Header.Set("Content-Type", "application/json")
+		change(q)
+		res, err := http.DefaultClient.Do(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if text, _ := io.ReadAll(res.Body); res.StatusCode != want {
+			t.Errorf("%s %s: %d, want %d: %s", method, path, res.StatusCode, want, text)
+		}
+	}
+	admin := func(*http.Request) {}
+	// A name that is not of this machine: the token alone says who calls.
+	ann := func(q *http.Request) { q.Host = "cp.example"; q.Header.Set("Authorization", "Bearer "+token) }
+	role := func(want int, rules string) {
+		t.Helper()
+		do(want, "PUT", "/access-roles/web", `{"type":"AccessRole","name":"web","spec":{"rules":[`+rules+`]}}`, admin)
+	}
+	role(201, `{"types":["MeshTimeout"],"access":["READ"]}`)
+	do(200, "GET", "/convergence", "", ann)
+	do(201, "PUT", "/access-role-bindings/web", `{"type":"AccessRoleBinding","name":"web","spec":{"subjects":[{"type":"User","name":"ann"}],"roles":["web"]}}`, admin)
+	do(403, "GET", "/convergence", "", ann)
+	role(200, `{"access":["VIEW_CONTROL_PLANE_METADATA"]}`)
+	do(200, "GET", "/convergence", "", ann)
 }
 
 func TestSplit(t *testing.T) {
