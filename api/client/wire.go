@@ -81,7 +81,8 @@ type Root struct {
 type Trial struct {
 	// Result is one of [Created], [Updated], [Unchanged] and [Deleted].
 	Result string `json:"result"`
-	// Document is the resource as it would be, or as it is before a deletion.
+	// Document is the resource as it would be, or as it is before a deletion;
+	// none if the caller may write it and not read it.
 	Document json.RawMessage `json:"document,omitempty"`
 	// Also is how many other resources a deletion takes away with this one.
 	Also     int      `json:"also,omitempty"`

@@ -43,7 +43,7 @@ func (s *server) tryPut(w http.ResponseWriter, r *http.Request, k api.AnyKind, d
 	if len(ops) > 0 {
 		row = s.wouldBe(k, ops[len(ops)-1])
 	}
-	if trial.Document, err = s.item(snap, k, row); err != nil {
+	if trial.Document, err = s.itemFor(r, snap, k, row); err != nil {
 		return err
 	}
 	trial.Warnings = warningsOf(k, row)
@@ -68,12 +68,20 @@ func (s *server) tryDelete(w http.ResponseWriter, r *http.Request, snap *db.Snap
 	}
 	trial := client.Trial{Result: client.Deleted, Also: len(ops) - 1}
 	if row, ok := k.RowNamed(snap, mesh, name); ok {
-		var document json.RawMessage
-		if document, err = s.item(snap, k, row); err != nil {
+		if trial.Document, err = s.itemFor(r, snap, k, row); err != nil {
 			return err
 		}
-		trial.Document = document
 	}
 	WriteJSON(w, http.StatusOK, trial)
 	return nil
+}
+
+// itemFor is the document of a row for a caller who may write it; nil: who may
+// not read it.
+func (s *server) itemFor(r *http.Request, snap *db.Snapshot, k api.AnyKind, row api.Row) (json.RawMessage, error) {
+	info := k.Info()
+	if s.allow(r, s.grantFor(info, false), info.Name) != nil || !s.reads(r, snap, row) {
+		return nil, nil
+	}
+	return s.item(snap, k, row)
 }

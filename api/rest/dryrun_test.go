@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/auth"
 	"github.com/atoll-mesh/atoll/api/client"
 	"github.com/atoll-mesh/atoll/api/rest"
 )
@@ -78,6 +79,22 @@ func TestDryRun(t *testing.T) {
 		}
 	}
 	p.want(401, "PUT", "/meshes/default/meshtimeouts/t?dryRun=true", longer, anonymous)
+}
+
+// Who may write and not read learns from a trial no more than from a write.
+func TestDryRunShowsNothingToWhoMayNotRead(t *testing.T) {
+	readers := auth.Grant{Users: []string{auth.AdminName}}
+	p := newPlane(t, atZone, writesForAll, func(o *rest.Options) { o.Access.ReadResources = readers })
+	p.mesh("default")
+	p.want(201, "PUT", "/meshes/default/meshtimeouts/t", timeout("default", "t"))
+	for _, r := range []reply{
+		p.want(200, "DELETE", "/meshes/default/meshtimeouts/t?dryRun=true", "", anonymous),
+		p.want(200, "PUT", "/meshes/default/meshtimeouts/t?dryRun=true", timeout("default", "t"), anonymous),
+	} {
+		if strings.Contains(r.text, "document") || !strings.Contains(r.text, `"result"`) {
+			t.Error(r.text)
+		}
+	}
 }
 
 // A control plane that does not know of trials would make the change.

@@ -80,7 +80,7 @@ func (s *server) item(snap *db.Snapshot, k api.AnyKind, row api.Row) (json.RawMe
 		return nil, err
 	}
 	if k.Info().Flat {
-		return join(out, row.Raw()), nil
+		return join(out, specOnly(row.Raw())), nil
 	}
 	tail := struct {
 		Spec   json.RawMessage `json:"spec"`
@@ -95,6 +95,46 @@ func (s *server) status(snap *db.Snapshot, row api.Row) any {
 		return nil
 	}
 	return s.Status(snap, row)
+}
+
+// specOnly is a flat spec without members that have the name of one of the
+// head. Peers and stores may bring such, which no kind has a meaning for, and a
+// name that comes twice is read differently by every client (RFC 8259, 4).
+func specOnly(spec []byte) []byte {
+	in := json.NewDecoder(bytes.NewReader(spec))
+	if _, err := in.Token(); err != nil {
+		return spec
+	}
+	var out []byte // nil as long as all members stay
+	for at := in.InputOffset(); in.More(); at = in.InputOffset() {
+		name, err := in.Token()
+		if err != nil {
+			return spec
+		}
+		var value json.RawMessage
+		if err := in.Decode(&value); err != nil {
+			return spec
+		}
+		taken := false
+		switch name {
+		case "type", "mesh", "name", "creationTime", "modificationTime", "labels", "kri", "snis":
+			taken = true
+		}
+		switch {
+		case taken && out == nil:
+			out = append(make([]byte, 0, len(spec)), spec[:at]...)
+		case !taken && out != nil:
+			member := bytes.TrimLeft(spec[at:in.InputOffset()], ", \t\r\n")
+			if len(out) > 1 {
+				out = append(out, ',')
+			}
+			out = append(out, member...)
+		}
+	}
+	if out == nil {
+		return spec
+	}
+	return append(out, '}')
 }
 
 // join puts the members of two JSON objects into one.

@@ -756,3 +756,25 @@ func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	d.ServeHTTP(w, r)
 	return w.Result(), nil
 }
+
+// What a peer wrote into a flat spec does not come twice under a name.
+func TestNoNameComesTwice(t *testing.T) {
+	p := newPlane(t, atZone)
+	p.mesh("default")
+	for i, spec := range []string{
+		`{"name":"evil","networking":{"address":"127.0.0.1","inbound":[{"port":80,"name":"http"}]}}`,
+		`{"networking":{"address":"127.0.0.1","inbound":[{"port":80,"name":"http"}]},"n\u0061me":"evil","labels":{"a":"evil"}}`,
+		`{"kri":"evil","mesh":"evil","networking":{"address":"127.0.0.1","inbound":[{"port":80,"name":"http"}]},"type":"evil","probes":{}}`,
+		`{"networking":{"address":"127.0.0.1","inbound":[{"port":80,"name":"http"}]}}`,
+	} {
+		name := fmt.Sprintf("dp-%d", i)
+		p.apply(store.Record{ID: api.ID{Kind: "Dataplane", Mesh: "default", Zone: "east", Name: name}, Spec: json.RawMessage(spec)})
+		r := p.want(200, "GET", "/meshes/default/dataplanes/"+name, "")
+		if got := r.json(t); got["name"] != name || at(got, "networking.inbound.0.name") != "http" {
+			t.Errorf("%s", r.text)
+		}
+		if strings.Contains(r.text, "evil") || strings.Count(r.text, "\n \"name\":") != 1 || strings.Contains(spec, "probes") != strings.Contains(r.text, "\"probes\"") {
+			t.Errorf("%s: %s", spec, r.text)
+		}
+	}
+}

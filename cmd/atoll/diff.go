@@ -114,6 +114,9 @@ func (d *differ) one(ctx context.Context, doc *document) error {
 			return err
 		}
 	}
+	if tried.Document == nil {
+		tried.Document = doc.Body // whoever may not read is shown what they wrote
+	}
 	next, err := normal(tried.Document)
 	if err != nil || next == stored {
 		return err // written anew, with the same meaning
