@@ -4,8 +4,9 @@ import "encoding/json"
 
 // Mesh is a set of services that may know of each other, with one set of
 // policies and identities; everything with a mesh belongs to exactly one. Use
-// several for parts that must have nothing to do with each other. Most fields
-// are those of earlier releases: what they mean is kept, or holds anyway, or
+// several for parts that must have nothing to do with each other. Whoever may
+// delete a mesh deletes all that is in it, whatever they may do to its parts;
+// while there are Dataplanes in it, nobody can. Most fields are those of earlier releases: what they mean is kept, or holds anyway, or
 // they are refused with what replaces them.
 type Mesh struct {
 	_ struct{} `gone:"logging" use:"MeshAccessLog"`

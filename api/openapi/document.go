@@ -13,7 +13,9 @@ type Operation struct {
 	Pattern string
 	// Summary says in a few words what it does; Tag is what it belongs to.
 	Summary, Tag string
-	Query        []Param
+	// Description says more; empty: there is no more to say.
+	Description string
+	Query       []Param
 	// Body and Answer are schemas; nil: none. Answers of Text are text/plain,
 	// of Events text/event-stream if they are asked for with watch.
 	Body, Answer Schema
@@ -79,6 +81,9 @@ func (o Operation) schema(path string) Schema {
 	out := Schema{"summary": o.Summary, "operationId": operationID(o.Pattern)}
 	if o.Tag != "" {
 		out["tags"] = []string{o.Tag}
+	}
+	if o.Description != "" {
+		out["description"] = o.Description
 	}
 	var parameters []Schema
 	for _, v := range variable.FindAllStringSubmatch(path, -1) {

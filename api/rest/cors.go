@@ -48,7 +48,7 @@ func (s *server) cors(w http.ResponseWriter, r *http.Request) (done bool) {
 		return false
 	}
 	w.Header().Set("Access-Control-Allow-Origin", origin)
-	w.Header().Set("Access-Control-Expose-Headers", RevisionHeader)
+	w.Header().Set("Access-Control-Expose-Headers", RevisionHeader+", "+PositionHeader)
 	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
 		return false
 	}

@@ -33,7 +33,7 @@ func (s *server) openapiRoute() {
 
 var watchParams = []openapi.Param{
 	{Name: "watch", Doc: "true: go on, with server-sent events (reset, put, delete, end) of what changes."},
-	{Name: "revision", Doc: "With watch: after this revision, as an earlier event told it."},
+	{Name: "revision", Doc: "With watch: after this revision, as the id of an earlier event or the header " + PositionHeader + " of an answer told it. A number alone, as " + RevisionHeader + " tells it, does not say of which history it is, if the store was restored from a backup meanwhile."},
 }
 
 var formatParams = []openapi.Param{
@@ -87,6 +87,10 @@ func kindOperations(i api.Facts) []openapi.Operation {
 	one := openapi.Ref(i.Name)
 	overview := openapi.Schema{"type": "object", "required": []string{"type", "name"}}
 	done := openapi.OfType(reflect.TypeFor[warned]())
+	deletion := map[string]string{
+		api.Meshes.Name: "Everything in the mesh goes with it, secrets too, by the right to delete the mesh alone; refused while there are Dataplanes in it. With dryRun=true the answer counts what would go.",
+		api.Zones.Name:  "The copies of what the zone wrote go with it, by the right to delete the zone alone; refused while it is connected.",
+	}
 	for _, plural := range []string{i.Plural, i.Alias} {
 		if plural == "" {
 			continue
@@ -113,7 +117,7 @@ func kindOperations(i api.Facts) []openapi.Operation {
 		item := lists[len(lists)-1] + "/{name}"
 		add(openapi.Operation{Pattern: "GET " + item, Summary: "Get a " + words(i.Name), Query: slices.Concat(formatParams, watchParams), Answer: one, Events: true})
 		add(openapi.Operation{Pattern: "PUT " + item, Summary: "Create or replace a " + words(i.Name), Body: one, Answer: done, Created: true})
-		add(openapi.Operation{Pattern: "DELETE " + item, Summary: "Delete a " + words(i.Name), Answer: done})
+		add(openapi.Operation{Pattern: "DELETE " + item, Summary: "Delete a " + words(i.Name), Description: deletion[i.Name], Answer: done})
 		for _, at := range []string{item + "/_overview", lists[len(lists)-1] + "+insights/{name}"} {
 			add(openapi.Operation{Pattern: "GET " + at, Summary: "Get a " + words(i.Name) + " with what is known of it", Answer: overview, Query: watchParams, Events: true})
 		}

@@ -43,6 +43,8 @@ type recent struct {
 
 	mu       sync.Mutex
 	store    api.Mark // the newest that was told
+	// ambiguous: a revision alone, up to this one, may be of a history before.
+	ambiguous uint64
 	commit   db.Revision
 	past     map[string]*past // by kind
 	watchers map[string]map[*watcher]struct{}
@@ -117,6 +119,7 @@ func (c *recent) told(commit db.Commit) {
 	durable := 2 * mark.Counter
 	switch {
 	case mark.Epoch != c.store.Epoch: // another history: nobody can resume from before
+		c.ambiguous = max(c.ambiguous, c.store.Counter, mark.Counter)
 		for _, k := range api.Kinds {
 			if !k.Info().Memory {
 				*c.past[k.Info().Name] = past{floor: durable}
@@ -270,6 +273,9 @@ func (c *recent) resume(w *watcher, from position, newest api.Mark) bool {
 			return false // a number alone could be that of another instance
 		}
 		limit = uint64(c.commit)
+	}
+	if from.epoch == "" && from.revision <= c.ambiguous && c.ambiguous > 0 {
+		return false
 	}
 	now, p := c.at(w.kind), c.past[w.kind]
 	if from.epoch != "" && from.epoch != now.epoch || from.revision > limit || 2*from.revision < p.floor {

@@ -45,7 +45,9 @@ func (s *server) withMesh(snap *db.Snapshot, row api.Row, now time.Time) ([]stor
 }
 
 // alsoDeleted are the deletions that go with that of the row; an error if
-// something depends on it.
+// something depends on it. The right to delete the row is the right to all of
+// them: a mesh cannot be without what is in it, and one that somebody may delete
+// in part only could not be deleted by those whose it is.
 func (s *server) alsoDeleted(snap *db.Snapshot, row api.Row) ([]store.Op, error) {
 	switch head := row.Head(); head.Kind {
 	case api.Meshes.Name:

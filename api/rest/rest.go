@@ -61,6 +61,11 @@ const (
 // write: what to wait for to know that it has reached every proxy.
 const RevisionHeader = "Atoll-Revision"
 
+// PositionHeader of a GET names the revision that it shows with its history, as
+// a watch takes it: one that resumes after the store was restored from a backup
+// begins again. A revision alone fits any history.
+const PositionHeader = "Atoll-Position"
+
 // ResultHeader of a PUT says what it did: client.Created, Updated or Unchanged.
 const ResultHeader = "Atoll-Result"
 

@@ -1,6 +1,7 @@
 package rest_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -49,7 +50,10 @@ type failing struct {
 	err     error
 	applied atomic.Int64
 	before  func([]store.Op)
+	epoch   string // empty: that of the store
 }
+
+func (f *failing) Epoch() string { return cmp.Or(f.epoch, f.Store.Epoch()) }
 
 func (f *failing) Apply(ctx context.Context, ops []store.Op) (store.Revision, error) {
 	if f.err != nil {

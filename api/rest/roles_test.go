@@ -90,6 +90,35 @@ func TestRolesDecideOnceThereIsABinding(t *testing.T) {
 	}
 }
 
+// The right to delete a mesh is the right to all that is in it, as the
+// description of the kind and of the API say.
+func TestWhoMayDeleteAMeshDeletesAllOfIt(t *testing.T) {
+	p := newPlane(t, atZone)
+	p.mesh("shop")
+	p.want(201, "PUT", "/meshes/shop/meshtimeouts/t", timeout("shop", "t"))
+	p.want(201, "PUT", "/meshes/shop/dataplanes/dp", proxy("shop", "dp", ""))
+	p.want(201, "PUT", "/access-roles/ops", `{"type":"AccessRole","name":"ops","spec":{"rules":[{"types":["Mesh"],"names":["shop"],"access":["DELETE"]}]}}`)
+	p.want(201, "PUT", "/access-role-bindings/ops", `{"type":"AccessRoleBinding","name":"ops","spec":{"subjects":[{"type":"User","name":"ann"}],"roles":["ops"]}}`)
+	token, err := auth.IssueUser(p.db.Snapshot(), start, auth.User{Name: "ann"}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ann := func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }
+	p.want(403, "DELETE", "/meshes/shop/meshtimeouts/t", "", ann)
+	p.want(400, "DELETE", "/meshes/shop", "", ann) // a proxy is in it
+	p.want(200, "DELETE", "/meshes/shop/dataplanes/dp", "")
+	p.want(200, "DELETE", "/meshes/shop", "", ann)
+	for _, k := range []api.AnyKind{api.Meshes, api.MeshTimeouts, api.Secrets} {
+		if n := k.Count(p.db.Snapshot()); n != 0 {
+			t.Errorf("%d of kind %s are left", n, k.Info().Name)
+		}
+	}
+	described := at(p.want(200, "GET", "/openapi", "").json(t)["paths"].(map[string]any)["/meshes/{name}"], "delete.description")
+	if text, _ := described.(string); !strings.Contains(text, "by the right to delete the mesh alone") {
+		t.Errorf("/openapi says %v", described)
+	}
+}
+
 // Roles name a resource as it is called, whatever the path calls it, and judge
 // its labels: of every endpoint.
 func TestRolesKnowAProxyByItsOwnName(t *testing.T) {

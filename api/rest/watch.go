@@ -21,9 +21,10 @@ import (
 //	event: delete  {"type":"delete","revision":814,"document":{"type":…,"mesh":…,"name":…}}
 //	event: end     {…}                                               why it ends: an error body
 //
-// A client may resume from the revision, or the id, of any event that it has
-// read; the query's revision, or the header Last-Event-ID, which browsers send
-// by themselves. Comments, and ids without data, come between events while
+// A client may resume from the id of any event that it has read, or from the
+// header Atoll-Position of an answer: as the query's revision, or as the header
+// Last-Event-ID, which browsers send by themselves. A revision alone does as
+// well, as long as this process has not seen another history that had it. Comments, and ids without data, come between events while
 // nothing changes. Overviews have no revision and cannot resume: they are made
 // of rows that count differently.
 type watchEvent struct {
@@ -154,7 +155,7 @@ func resumesFrom(r *http.Request) (from position, resumes bool, err error) {
 		return from, false, nil
 	}
 	if from, resumes = parsePosition(text); !resumes {
-		return from, false, invalid(api.Fault{Field: "revision", Reason: fmt.Sprintf("%q is no revision: it is the number in the header %s of an answer, or in an event", text, RevisionHeader)})
+		return from, false, invalid(api.Fault{Field: "revision", Reason: fmt.Sprintf("%q is no revision: it is the id of an event, or the header %s or %s of an answer", text, PositionHeader, RevisionHeader)})
 	}
 	return from, true, nil
 }
@@ -334,9 +335,11 @@ func (s *watching) eventOf(snap *db.Snapshot, one stale) (e watchEvent, ok bool,
 	return e, true, err
 }
 
-// stamp names the revision that an answer shows: from there a watch goes on.
+// stamp names the position that an answer shows: from there a watch goes on.
 func (s *server) stamp(w http.ResponseWriter, k api.AnyKind, snap *db.Snapshot) {
 	if !k.Info().Memory {
-		w.Header().Set(RevisionHeader, strconv.FormatUint(markOf(snap).Counter, 10))
+		mark := markOf(snap)
+		w.Header().Set(RevisionHeader, strconv.FormatUint(mark.Counter, 10))
+		w.Header().Set(PositionHeader, position{mark.Epoch, mark.Counter}.String())
 	}
 }

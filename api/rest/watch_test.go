@@ -225,6 +225,34 @@ func TestWatchResumes(t *testing.T) {
 	}
 }
 
+// After a restore revisions count on in another history: whoever was told one of
+// the history before begins again, even where only its number is left.
+func TestWatchBeginsAgainAfterARestore(t *testing.T) {
+	p := newPlane(t, atZone)
+	p.mesh("default")
+	p.idle("lost", "1m")
+	listed := p.want(200, "GET", timeouts, "")
+	number, position := listed.header.Get(rest.RevisionHeader), listed.header.Get(rest.PositionHeader)
+	if p.watch(timeouts + "?watch=true").want("reset lost").id != position {
+		t.Errorf("a list is at %s", position)
+	}
+	p.store.epoch = "restored"
+	p.idle("a", "1m")
+	between := p.want(200, "GET", timeouts, "").header
+	p.idle("b", "1m")
+	for _, from := range []string{number, position} {
+		p.watch(timeouts + "?watch=true&revision=" + from).want("reset a b lost")
+	}
+	// The first revision of this history may be one of the other.
+	p.watch(timeouts + "?watch=true&revision=" + between.Get(rest.RevisionHeader)).want("reset a b lost")
+	p.watch(timeouts + "?watch=true&revision=" + between.Get(rest.PositionHeader)).want("put b")
+	later := p.want(200, "GET", timeouts, "").header
+	p.idle("c", "1m")
+	for _, from := range []string{later.Get(rest.RevisionHeader), later.Get(rest.PositionHeader)} {
+		p.watch(timeouts + "?watch=true&revision=" + from).want("put c")
+	}
+}
+
 func TestWatchThatIsTooOldGetsAll(t *testing.T) {
 	p := newPlane(t, atZone)
 	p.mesh("default")
