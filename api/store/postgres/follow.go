@@ -94,17 +94,8 @@ func (f *follower) next(ctx context.Context) ([]store.Batch, error) {
 // look connects if need be and reads what is newer. No batch and no error mean
 // that nothing is.
 func (f *follower) look(ctx context.Context) ([]store.Batch, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.o.ConnectTimeout+f.o.TransactionTimeout)
-	defer cancel()
 	if f.conn == nil {
-		c, err := f.o.connect(ctx)
-		if err != nil {
-			return nil, err
-		}
-		// A follower that nobody asks for a batch holds no connection after Close.
-		f.conn, f.forget = c, context.AfterFunc(f.life, func() { c.PgConn().Conn().Close() })
-		// First to listen, then to look: so nothing falls between.
-		if _, err := c.Exec(ctx, "LISTEN "+channel); err != nil {
+		if err := f.dial(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -116,6 +107,20 @@ func (f *follower) look(ctx context.Context) ([]store.Batch, error) {
 		return f.all(ctx)
 	}
 	return batches, err
+}
+
+func (f *follower) dial(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, f.o.ConnectTimeout+f.o.TransactionTimeout)
+	defer cancel()
+	c, err := f.o.connect(ctx)
+	if err != nil {
+		return err
+	}
+	// A follower that nobody asks for a batch holds no connection after Close.
+	f.conn, f.forget = c, context.AfterFunc(f.life, func() { c.PgConn().Conn().Close() })
+	// First to listen, then to look: so nothing falls between.
+	_, err = c.Exec(ctx, "LISTEN "+channel)
+	return err
 }
 
 // listen waits until somebody says that there is something newer, or the poll is
@@ -157,9 +162,24 @@ type changed struct {
 	scanned
 }
 
-// read runs a query, and calls each for every record in it.
-func (f *follower) read(ctx context.Context, each func(*changed) error, sql string, args ...any) (state, error) {
-	var st state
+// errSilent: the database said nothing for as long as a transaction may take.
+var errSilent = errors.New("nothing was heard of the database")
+
+// read runs a query, and calls each for every record in it. It may take as long
+// as records keep coming: how many there are, and how fast the link is, say
+// nothing of whether the database is there.
+func (f *follower) read(ctx context.Context, each func(*changed) error, sql string, args ...any) (st state, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silent := time.AfterFunc(f.o.TransactionTimeout, func() {
+		cancel(fmt.Errorf("%w for %s", errSilent, f.o.TransactionTimeout))
+	})
+	defer silent.Stop()
+	defer func() {
+		if cause := context.Cause(ctx); err != nil && errors.Is(cause, errSilent) {
+			err = cause
+		}
+	}()
 	rows, err := f.conn.Query(ctx, sql, args...)
 	if err != nil {
 		return st, err
@@ -167,6 +187,7 @@ func (f *follower) read(ctx context.Context, each func(*changed) error, sql stri
 	defer rows.Close()
 	some := false
 	for rows.Next() {
+		silent.Reset(f.o.TransactionTimeout)
 		var c changed
 		if err := rows.Scan(append(append(st.into(), &c.revision, &c.deleted, &c.committed), c.into()...)...); err != nil {
 			return st, err
@@ -237,6 +258,8 @@ func (f *follower) changes(ctx context.Context) (batches []store.Batch, gone boo
 		return nil, false, err
 	}
 	if st.before(f.at) {
+		ctx, cancel := context.WithTimeout(ctx, f.o.TransactionTimeout)
+		defer cancel()
 		if err := f.renew(ctx, f.at); err != nil {
 			return nil, false, err
 		}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,7 +39,8 @@ type Options struct {
 	// ConnectTimeout bounds the making of a connection: 5s.
 	ConnectTimeout time.Duration
 	// TransactionTimeout is how long a transaction may take, with the wait for
-	// other writers, before the database counts as away: 15s.
+	// other writers, and how long a follower that reads hears nothing, before the
+	// database counts as away: 15s.
 	TransactionTimeout time.Duration
 	// Pool bounds the connections of writers. A follower has one of its own.
 	Pool Pool
@@ -168,7 +170,18 @@ func (o *Options) complete(c *pgx.ConnConfig) {
 
 // withoutText is what is wrong with the settings, without the password in them.
 func withoutText(err error) error {
-	return fmt.Errorf("settings of the database: %w", cmp.Or(errors.Unwrap(err), err))
+	err = fmt.Errorf("settings of the database: %w", cmp.Or(errors.Unwrap(err), err))
+	service := os.Getenv("PGSERVICE")
+	if service == "" || !strings.Contains(err.Error(), "service") {
+		return err
+	}
+	// Nothing that a service says counts here, but it must be there (pgx).
+	file := os.Getenv("PGSERVICEFILE")
+	if file == "" {
+		home, _ := os.UserHomeDir() // without: a file beside the program
+		file = filepath.Join(home, ".pg_service.conf")
+	}
+	return fmt.Errorf("%w: PGSERVICE is set, so the file %s must have a service %q; unset PGSERVICE, which is not needed here", err, file, service)
 }
 
 // pool returns a pool that has no connection yet.
