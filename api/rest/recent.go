@@ -41,13 +41,13 @@ const pastLimit = 512
 type recent struct {
 	instance string
 
-	mu       sync.Mutex
-	store    api.Mark // the newest that was told
+	mu    sync.Mutex
+	store api.Mark // the newest that was told
 	// ambiguous: a revision alone, up to this one, may be of a history before.
 	ambiguous uint64
-	commit   db.Revision
-	past     map[string]*past // by kind
-	watchers map[string]map[*watcher]struct{}
+	commit    db.Revision
+	past      map[string]*past // by kind
+	watchers  map[string]map[*watcher]struct{}
 }
 
 // past is the latest changes of one kind. A change is at twice the revision

@@ -233,7 +233,7 @@ func TestWatchBeginsAgainAfterARestore(t *testing.T) {
 	p.idle("lost", "1m")
 	listed := p.want(200, "GET", timeouts, "")
 	number, position := listed.header.Get(rest.RevisionHeader), listed.header.Get(rest.PositionHeader)
-	if p.watch(timeouts + "?watch=true").want("reset lost").id != position {
+	if p.watch(timeouts+"?watch=true").want("reset lost").id != position {
 		t.Errorf("a list is at %s", position)
 	}
 	p.store.epoch = "restored"
