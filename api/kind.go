@@ -79,6 +79,9 @@ type Kind[S any] struct {
 	// Upgrade turns older forms of the written spec (a generic JSON object,
 	// changed in place) into the newer before it is decoded; nil: none.
 	Upgrade func(spec map[string]any, r *Report)
+	// ByRows are fields of older forms for which a control plane makes other rows,
+	// which say the same to those who know the newer form only.
+	ByRows []string
 	// Label returns the labels of a row: those it was written with and those
 	// that follow from its spec. It does not change its argument; nil: as written.
 	Label func(m *Meta, s *S) map[string]string
@@ -226,6 +229,10 @@ type AnyKind interface {
 	// Faults, with paths from the root of the document, go to the report too.
 	// The row keeps the written spec, which must not be changed any more.
 	Decode(m Meta, spec json.RawMessage, strict bool, r *Report) Row
+	// Newer is the spec of a row in the newer form, or the very same if there is
+	// nothing older in it. The error, an *Invalid, says what has no newer form. The
+	// spec may be what the row is derived to, rather than what was written.
+	Newer(m *Meta, spec json.RawMessage) (json.RawMessage, error)
 	Put(tx *db.Tx, row Row)
 	Delete(tx *db.Tx, id ID) bool
 	Row(r db.Reader, id ID) (Row, bool)

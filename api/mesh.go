@@ -63,6 +63,7 @@ var Meshes = newKind(Kind[Mesh]{
 		Flat: true, Unhashed: true, GlobalOnly: true, DNSName: true, Kube: KubeCluster,
 	},
 	Upgrade: upgradeMesh,
+	ByRows:  []string{"mtls", "networking", "routing", "meshServices"},
 	Validate: func(_ *Meta, s *Mesh, r *Report) {
 		if s.MTLS != nil {
 			s.MTLS.check(r.At("mtls"))

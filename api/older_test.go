@@ -17,8 +17,9 @@ import (
 )
 
 // TestOlderForms runs testdata/older/*.txtar: for NAME.yaml, a document in an
-// older form, NAME.model is what it means, or the faults it is refused with
-// (rewritten by -update: read what it wrote).
+// older form, NAME.model is what it means, or the faults it is refused with, and
+// NAME.newer is how the newer form says it, or why it cannot (rewritten by
+// -update: read what it wrote).
 func TestOlderForms(t *testing.T) {
 	files, err := filepath.Glob("testdata/older/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -29,33 +30,45 @@ func TestOlderForms(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i := 0; i+1 < len(archive.Files); i += 2 {
-			name, _ := strings.CutSuffix(archive.Files[i].Name, ".yaml")
-			model := &archive.Files[i+1]
-			if model.Name != name+".model" {
-				t.Fatalf("%s: %s follows %s", file, model.Name, archive.Files[i].Name)
+		want := map[string]string{}
+		out := &txtar.Archive{Comment: archive.Comment}
+		for _, f := range archive.Files {
+			want[f.Name] = string(f.Data)
+		}
+		for _, f := range archive.Files {
+			name, ok := strings.CutSuffix(f.Name, ".yaml")
+			if !ok {
+				continue
 			}
+			out.Files = append(out.Files, f)
 			t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+"/"+name, func(t *testing.T) {
-				got := meaning(t, archive.Files[i].Data)
-				if *update {
-					model.Data = []byte(got)
-				} else if diff := cmp.Diff(string(model.Data), got); diff != "" {
-					t.Errorf("(-want +got)\n%s", diff)
+				model, newer := meaning(t, f.Data)
+				for _, part := range []struct{ name, got string }{{name + ".model", model}, {name + ".newer", newer}} {
+					if diff := cmp.Diff(want[part.name], part.got); diff != "" && !*update {
+						t.Errorf("%s (-want +got)\n%s", part.name, diff)
+					}
+					if part.got != "" {
+						out.Files = append(out.Files, txtar.File{Name: part.name, Data: []byte(part.got)})
+					}
 				}
-				if refused := strings.HasPrefix(got, "# "); refused != (strings.HasPrefix(name, "refused") || strings.HasPrefix(name, "meant")) {
-					t.Errorf("refused: %v\n%s", refused, got)
+				if refused := strings.HasPrefix(model, "# "); refused != (strings.HasPrefix(name, "refused") || strings.HasPrefix(name, "meant")) {
+					t.Errorf("refused: %v\n%s", refused, model)
 				}
 			})
 		}
+		if !*update && len(out.Files) != len(archive.Files) {
+			t.Errorf("%s: some of its files are the outcome of none", file)
+		}
 		if *update {
-			if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
+			if err := os.WriteFile(file, txtar.Format(out), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 }
 
-func meaning(t *testing.T, document []byte) string {
+// meaning returns what a document means and its newer form; empty: it is in that.
+func meaning(t *testing.T, document []byte) (model, newer string) {
 	fields := map[string]any{}
 	if err := yaml.UnmarshalStrict(document, &fields); err != nil {
 		t.Fatal(err)
@@ -69,7 +82,7 @@ func meaning(t *testing.T, document []byte) string {
 	k, _ := api.ByName(fields["type"].(string))
 	row, d := write(k, body, &r)
 	if r.Err() != nil {
-		return "# " + strings.Join(lines(&r), "\n# ") + "\n"
+		return "# " + strings.Join(lines(&r), "\n# ") + "\n", ""
 	}
 	if !bytes.Equal(row.Raw(), d.Spec) {
 		t.Errorf("written %s, kept %s", d.Spec, row.Raw())
@@ -82,6 +95,26 @@ func meaning(t *testing.T, document []byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return string(out), inNewerForm(t, k, row)
+}
+
+// inNewerForm checks what a newer form must be: acceptable to those who know no
+// other, and the newer form of itself.
+func inNewerForm(t interface{ Errorf(string, ...any) }, k api.AnyKind, row api.Row) string {
+	spec, err := k.Newer(row.Head(), row.Raw())
+	if err != nil {
+		return "# " + strings.ReplaceAll(err.Error(), "; spec", "\n# spec") + "\n"
+	}
+	if bytes.Equal(spec, row.Raw()) {
+		return ""
+	}
+	var strict api.Report
+	k.Decode(*row.Head(), spec, true, &strict)
+	again, err := k.Newer(row.Head(), spec)
+	if strict.Err() != nil || err != nil || !bytes.Equal(spec, again) {
+		t.Errorf("newer form %s: %v; its newer form %s: %v", spec, strict.Err(), again, err)
+	}
+	out, _ := yaml.JSONToYAML(spec)
 	return string(out)
 }
 
@@ -128,6 +161,9 @@ func TestAnyReference(t *testing.T) {
 		for _, strict := range []bool{true, false} {
 			var r api.Report
 			row := k.Decode(m, body, strict, &r)
+			if r.Err() == nil && strict {
+				inNewerForm(t, k, row)
+			}
 			if r.Err() != nil || bytes.Contains(encoded(t, row), []byte(`"older"`)) || bytes.Contains(encoded(t, row), []byte(`"caller"`)) {
 				continue // refused, or of a meaning that the newer form cannot say
 			}
