@@ -25,6 +25,7 @@ type book struct {
 	subs    []api.ZoneSubscription
 	streams api.KDSStreams
 	pinged  time.Time
+	said    []Rejection // in the last row
 	changed bool
 }
 
@@ -123,10 +124,11 @@ func (b *book) lastPing() time.Time {
 func (b *book) flush(st Status) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.changed {
+	refused := slices.Concat(st.Rejected, st.Refused)
+	if !b.changed && slices.Equal(refused, b.said) {
 		return
 	}
-	b.changed = false
+	b.changed, b.said = false, refused
 	spec := api.ZoneInsight{Subscriptions: slices.Clone(b.subs)}
 	for i := range spec.Subscriptions { // rows never change
 		spec.Subscriptions[i].Status.Stat = maps.Clone(spec.Subscriptions[i].Status.Stat)
@@ -138,10 +140,8 @@ func (b *book) flush(st Status) {
 		at := b.pinged
 		spec.HealthCheck = &api.ZoneHealthCheck{Time: &at}
 	}
-	for _, list := range [][]Rejection{st.Rejected, st.Refused} {
-		for _, r := range list {
-			spec.Rejected = append(spec.Rejected, api.RejectedResource{Type: r.Kind, Name: r.Name, Reason: r.Reason})
-		}
+	for _, r := range refused {
+		spec.Rejected = append(spec.Rejected, api.RejectedResource{Type: r.Kind, Name: r.Name, Reason: r.Reason})
 	}
 	for _, h := range st.Held {
 		spec.Conditions = append(spec.Conditions, api.Condition{Type: "RemovalHeld", Status: "True", Reason: h.Kind, Message: heldText(h.Kind, h.Rows, h.Of)})

@@ -1,8 +1,10 @@
 package kds
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/atoll-mesh/atoll/api"
@@ -11,7 +13,8 @@ import (
 )
 
 // catalog holds all rows that may leave, by their names on the wire, each
-// encoded at most once per version of the row and shared by every stream.
+// encoded at most once per version of the row and dialect, and shared by every
+// stream.
 type catalog struct {
 	o     Options
 	way   direction
@@ -34,10 +37,24 @@ type catalog struct {
 type shelf struct {
 	kind    api.AnyKind
 	entries map[string]*entry
+	unsaid  map[string]string // entries that have no newer form → why
 }
 
 type entry struct {
-	row  api.Row
+	row   api.Row
+	forms [2]form
+}
+
+// dialect is in which form a peer is told what was written in an older one.
+type dialect uint8
+
+const (
+	asWritten dialect = iota
+	newer             // it knows no other
+)
+
+// form is a row in a dialect.
+type form struct {
 	done bool
 	res  *wire.Resource // until done that of the row before, if any
 }
@@ -53,7 +70,7 @@ func newCatalog(o Options, way direction) *catalog {
 	}
 	for _, k := range o.Kinds {
 		if way.subscribed(k.Info()) {
-			c.shelves[k.Info().Name] = &shelf{kind: k, entries: map[string]*entry{}}
+			c.shelves[k.Info().Name] = &shelf{kind: k, entries: map[string]*entry{}, unsaid: map[string]string{}}
 		}
 	}
 	return c
@@ -185,6 +202,10 @@ func (c *catalog) turn() {
 				changed[kind] = append(changed[kind], key)
 			}
 		}
+		if keys := changed[kind]; keys != nil {
+			slices.Sort(keys)
+			changed[kind] = slices.Compact(keys) // a Secret may take the name of another on the wire
+		}
 	}
 	before := c.at
 	c.at = own(c.snapshot)
@@ -212,45 +233,65 @@ func (c *catalog) put(sh *shelf, key string, id api.ID, derived bool) bool {
 	row, ok := sh.kind.Row(c.snapshot, id)
 	if !ok || !c.way.leaves(sh.kind, row) {
 		delete(sh.entries, key)
+		delete(sh.unsaid, key)
 		return old != nil
 	}
 	if old != nil && old.row == row && !derived {
 		return false
 	}
+	delete(sh.unsaid, key)
 	e := &entry{row: row}
 	if old != nil {
-		e.res = old.res
+		for d, f := range old.forms {
+			e.forms[d].res = f.res
+		}
 	}
 	sh.entries[key] = e
 	return true
 }
 
-// item returns the encoded row. A row that cannot be encoded keeps its last
-// good form, so that the peer neither loses it nor waits for it.
-func (c *catalog) item(sh *shelf, key string, e *entry) *wire.Resource {
-	if e.done {
-		return e.res
+// item returns the encoded row; nil if the dialect cannot say it. A row that
+// cannot be encoded keeps its last good form, so that the peer neither loses it
+// nor waits for it.
+func (c *catalog) item(sh *shelf, key string, e *entry, d dialect) *wire.Resource {
+	f := &e.forms[d]
+	if f.done {
+		return f.res
 	}
-	e.done = true
-	c.encoded++
+	f.done = true
+	log := c.o.Log.With(slog.String("kind", sh.kind.Info().Name), slog.String("name", key))
 	p, err := c.way.pack(c.snapshot, sh.kind, e.row)
+	if err == nil && d == newer {
+		spec, none := sh.kind.Newer(e.row.Head(), p.spec)
+		switch {
+		case none == nil && !bytes.Equal(spec, p.spec):
+			p.spec = spec
+		case none == nil || sh.kind.Info().Policy == nil: // what is no policy is there to be seen
+			f.res = c.item(sh, key, e, asWritten)
+			return f.res
+		default:
+			log.Warn("a policy is not sent to control planes that know the newer form only", "reason", none)
+			f.res, sh.unsaid[key] = nil, none.Error()
+			return nil
+		}
+	}
 	var res *wire.Resource
 	var lost []string
 	if err == nil {
+		c.encoded++
 		res, lost, err = encode(sh.kind, p)
 	}
-	log := c.o.Log.With(slog.String("kind", sh.kind.Info().Name), slog.String("name", key))
 	switch {
 	case err != nil:
 		log.Error("row cannot be sent to other control planes", "error", err)
-		return e.res
+		return f.res
 	case len(lost) > 0:
 		log.Warn("fields of a row cannot be sent to other control planes", "fields", lost)
 	}
-	if e.res == nil || e.res.Version != res.Version {
-		e.res = res
+	if f.res == nil || f.res.Version != res.Version {
+		f.res = res
 	}
-	return e.res
+	return f.res
 }
 
 // attach enters a stream: from now on it is told of every change.

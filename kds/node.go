@@ -16,7 +16,8 @@ const (
 	featureHash      = "hash-suffix"
 	featureHGMZ      = "hg-mz-selector"
 	featureProducer  = "producer-policy-flow"
-	featurePing      = "zone-ping-health" // header only
+	featurePing      = "zone-ping-health"              // header only
+	featureOlder     = "optional-top-level-target-ref" // of release 2.14 alone
 	featureChunks    = "atoll-chunks"
 	featureRevisions = "atoll-revisions"
 )

@@ -1,11 +1,13 @@
 package kds
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -99,15 +101,14 @@ func (s *sender) wake() {
 	}
 }
 
-// mark notes what may have changed; the catalog calls it.
+// mark notes what may have changed; the catalog calls it, for all streams with
+// the same sorted keys.
 func (s *sender) mark(changed map[string][]string, again []string, at revision) {
 	s.mu.Lock()
 	s.at = at
 	if s.session != nil {
 		for kind, keys := range changed {
-			for _, key := range keys {
-				s.session.Changed(kind, key)
-			}
+			s.session.ChangedMany(kind, keys)
 		}
 		for _, kind := range again {
 			s.session.ChangedAll(kind)
@@ -375,6 +376,10 @@ func (s *sender) progress(st *Status) {
 	for kind, bytes := range s.oversized {
 		st.Rejected = append(st.Rejected, Rejection{Kind: kind, Name: delta.All, Reason: fmt.Sprintf("%d bytes are more than the peer takes in one message", bytes)})
 	}
+	st.Rejected = append(st.Rejected, s.view.unsaid(s.subscribed)...)
+	slices.SortFunc(st.Rejected, func(a, b Rejection) int {
+		return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Name, b.Name))
+	})
 }
 
 // refusals of Kuma's receivers: resource already exists: type="T" name="n" mesh="m".

@@ -11,15 +11,25 @@ import (
 
 // view is the catalog as one peer may see it: the source of its session.
 type view struct {
-	c     *catalog
-	allow func(*db.Snapshot, api.AnyKind, api.Row) bool
+	c       *catalog
+	dialect dialect
+	allow   func(*db.Snapshot, api.AnyKind, api.Row) bool
+}
+
+// dialectOf is what a peer understands: release 2.14 and this project know older
+// forms as well.
+func dialectOf(n *node) dialect {
+	if n.has(featureRevisions) || n.has(featureOlder) {
+		return asWritten
+	}
+	return newer
 }
 
 // forZone is what one zone may see of what leaves global.
 func (c *catalog) forZone(zone string) func(*node) *view {
 	return func(n *node) *view {
 		producer, generators, own := n.has(featureProducer), n.has(featureHGMZ), n.has(featureRevisions)
-		return &view{c: c, allow: func(s *db.Snapshot, k api.AnyKind, row api.Row) bool {
+		return &view{c: c, dialect: dialectOf(n), allow: func(s *db.Snapshot, k api.AnyKind, row api.Row) bool {
 			m := row.Head()
 			if k.Info().Own && !own {
 				return false
@@ -45,7 +55,7 @@ func (c *catalog) forZone(zone string) func(*node) *view {
 // forGlobal is what global may see of what leaves a zone: all that it knows.
 func (c *catalog) forGlobal(n *node) *view {
 	own := n.has(featureRevisions)
-	return &view{c: c, allow: func(_ *db.Snapshot, k api.AnyKind, _ api.Row) bool { return own || !k.Info().Own }}
+	return &view{c: c, dialect: dialectOf(n), allow: func(_ *db.Snapshot, k api.AnyKind, _ api.Row) bool { return own || !k.Info().Own }}
 }
 
 func zoneID(zone string) api.ID { return api.ID{Kind: api.Zones.Name, Name: zone} }
@@ -62,7 +72,7 @@ func (v *view) Get(kind, key string) (delta.Item, bool) {
 	if e == nil || !v.allow(v.c.snapshot, sh.kind, e.row) {
 		return nil, false
 	}
-	if res := v.c.item(sh, key, e); res != nil {
+	if res := v.c.item(sh, key, e, v.dialect); res != nil {
 		return res, true
 	}
 	return nil, false
@@ -81,4 +91,23 @@ func (v *view) Names(kind string) iter.Seq[string] {
 		}
 	}
 	return slices.Values(names)
+}
+
+// unsaid lists what the peer is not told because its dialect cannot say it, of
+// the kinds that it asks for.
+func (v *view) unsaid(kinds map[string]bool) []Rejection {
+	if v.dialect != newer {
+		return nil
+	}
+	v.c.mu.Lock()
+	defer v.c.mu.Unlock()
+	var out []Rejection
+	for kind, sh := range v.c.shelves {
+		for key, reason := range sh.unsaid {
+			if e := sh.entries[key]; kinds[kind] && e != nil && v.allow(v.c.snapshot, sh.kind, e.row) {
+				out = append(out, Rejection{Kind: kind, Name: key, Reason: "not sent, as it has no newer form: " + reason})
+			}
+		}
+	}
+	return out
 }

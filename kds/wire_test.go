@@ -43,15 +43,16 @@ const envelope = "type.googleapis.com/kuma.mesh.v1alpha1.KumaResource"
 type stranger struct {
 	t      *testing.T
 	zone   string
+	older  bool // it is of release 2.14
 	stream interface {
 		SendMsg(any) error
 		RecvMsg(any) error
 	}
 }
 
-func strangeNode(id string) *core.Node {
+func strangeNode(id string, more ...string) *core.Node {
 	var features []*structpb.Value
-	for _, f := range []string{"zone-token", "hash-suffix", "hg-mz-selector", "producer-policy-flow"} {
+	for _, f := range append(more, "zone-token", "hash-suffix", "hg-mz-selector", "producer-policy-flow") {
 		features = append(features, structpb.NewStringValue(f))
 	}
 	return &core.Node{Id: id, Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{
@@ -88,7 +89,11 @@ func (s *stranger) send(m proto.Message) {
 
 func (s *stranger) subscribe(kind string) {
 	s.t.Helper()
-	s.send(&discovery.DeltaDiscoveryRequest{Node: strangeNode(s.zone), TypeUrl: kind, ResourceNamesSubscribe: []string{"*"}})
+	node := strangeNode(s.zone)
+	if s.older {
+		node = strangeNode(s.zone, "optional-top-level-target-ref")
+	}
+	s.send(&discovery.DeltaDiscoveryRequest{Node: node, TypeUrl: kind, ResourceNamesSubscribe: []string{"*"}})
 }
 
 func (s *stranger) response() *discovery.DeltaDiscoveryResponse {
@@ -419,6 +424,7 @@ func TestStrangeGlobal(t *testing.T) {
 		east := newPlane(t, "east")
 		mine := east.put(api.MeshServices, "default", "backend", serviceSpec)
 		local := east.put(api.MeshTimeouts, "default", "local", timeout(9), api.LabelOrigin, "zone")
+		named := east.put(api.MeshTimeouts, "default", "named", timeoutOf(`"kind":"Dataplane","name":"web"`), api.LabelOrigin, "zone")
 		net := newWiring(bufconn.Listen(1 << 20))
 		g := grpc.NewServer()
 		global := &strangeGlobal{streams: make(chan grpc.ServerStream), end: make(chan struct{})}
@@ -451,6 +457,20 @@ func TestStrangeGlobal(t *testing.T) {
 			t.Errorf("service: %v %v", got, m)
 		}
 		up.ack(m)
+		up.send(&discovery.DeltaDiscoveryRequest{Node: &core.Node{Id: "east"}, TypeUrl: "MeshTimeout", ResourceNamesSubscribe: []string{"*"}})
+		m = up.response()
+		returned := m.Resources[slices.IndexFunc(m.Resources, func(r *discovery.Resource) bool {
+			return strings.HasPrefix(r.Name, api.SyncName(api.MeshTimeouts, named))
+		})]
+		if got := opened(t, returned); string(got.Spec.Value) != timeoutOf(`"kind":"Dataplane","labels":{"kuma.io/display-name":"web"}`) {
+			t.Errorf("an older form was sent up as %s", got.Spec.Value)
+		}
+		up.ack(m)
+		down.send(&discovery.DeltaDiscoveryResponse{TypeUrl: "MeshTimeout", Nonce: "0", Resources: []*discovery.Resource{returned}})
+		down.answerTo("MeshTimeout", "0")
+		if got := string(east.row(api.MeshTimeouts, named).Raw()); got != timeoutOf(`"kind":"Dataplane","name":"web"`) {
+			t.Errorf("what came back replaced what was written: %s", got)
+		}
 
 		theirs := jsonResource(t, "mt1-xz4845xdv4b254b6", "default", timeout(1), api.LabelDisplayName, "mt1", api.LabelOrigin, "global")
 		unlabelled := jsonResource(t, "x-1", "default", timeout(1))
@@ -459,7 +479,7 @@ func TestStrangeGlobal(t *testing.T) {
 			t.Errorf("answer: %v", answer)
 		}
 		copied := api.ID{Kind: "MeshTimeout", Mesh: "default", Name: "mt1"}
-		if !east.has(api.MeshTimeouts, copied) || !east.has(api.MeshTimeouts, local) || len(east.ids(api.MeshTimeouts)) != 2 {
+		if !east.has(api.MeshTimeouts, copied) || !east.has(api.MeshTimeouts, local) || len(east.ids(api.MeshTimeouts)) != 3 {
 			t.Errorf("policies in the zone: %v", east.ids(api.MeshTimeouts))
 		}
 
