@@ -39,6 +39,8 @@ var beside = map[string][]string{
 	"api/server":    {"api/rest"},
 	"xds/bootstrap": {"xds/envoy"}, // the name of the runtime flag that permissions rely on
 	"zone/status":   {"xds"},       // it enters what the discovery server reports
+	"zone/derive":   {"zone/duty"}, // its loop
+	"zone/identity": {"zone/duty"},
 }
 
 func layerOf(pkg string) int {

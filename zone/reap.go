@@ -9,6 +9,7 @@ import (
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/store"
+	"github.com/atoll-mesh/atoll/zone/duty"
 )
 
 // restartGrace is what proxies get on top of the deregistration delay to come
@@ -24,18 +25,18 @@ const retryAfter = 5 * time.Second
 type reaper struct {
 	*zone
 	delay time.Duration
+	duty  *duty.Duty
 	away  map[api.ID]time.Time // when they are due; of run's goroutine
 
 	mu    sync.Mutex
 	moved map[api.ID]struct{} // came, went or registered
-	wake  chan struct{}
 }
 
 // reap runs until the context ends.
 func (z *zone) reap(ctx context.Context) error {
 	p := &reaper{
 		zone: z, delay: time.Duration(z.config.DPServer.DeregistrationDelay),
-		away: map[api.ID]time.Time{}, moved: map[api.ID]struct{}{}, wake: make(chan struct{}, 1),
+		away: map[api.ID]time.Time{}, moved: map[api.ID]struct{}{}, duty: duty.New(z.Now),
 	}
 	stop := z.DB.OnCommit(p.commit)
 	defer stop()
@@ -45,21 +46,7 @@ func (z *zone) reap(ctx context.Context) error {
 			p.moved[dp.ID] = struct{}{} // those that are here already
 		}
 	}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		next := p.sweep(ctx)
-		timer.Stop()
-		if !next.IsZero() {
-			timer.Reset(max(next.Sub(z.Now()), 10*time.Millisecond))
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-p.wake:
-		case <-timer.C:
-		}
-	}
+	return p.duty.Run(ctx, p.sweep)
 }
 
 // commit notes whom a commit is about.
@@ -82,10 +69,7 @@ func (p *reaper) commit(c db.Commit) {
 		}
 	}
 	if len(p.moved) > before {
-		select {
-		case p.wake <- struct{}{}:
-		default:
-		}
+		p.duty.Poke()
 	}
 }
 
@@ -115,9 +99,7 @@ func (p *reaper) sweep(ctx context.Context) (next time.Time) {
 			due = now.Add(retryAfter)
 			p.away[id] = due
 		}
-		if next.IsZero() || due.Before(next) {
-			next = due
-		}
+		next = duty.Earlier(next, due)
 	}
 	return next
 }

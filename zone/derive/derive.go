@@ -32,6 +32,7 @@ import (
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/store"
+	"github.com/atoll-mesh/atoll/zone/duty"
 )
 
 // Owners of derived rows, also the value of their label kuma.io/managed-by.
@@ -57,7 +58,8 @@ type workload struct{ mesh, name string }
 
 type feeder struct {
 	o    Options
-	wake chan struct{}
+	duty *duty.Duty
+	due  time.Time // when a grace ends, or a row is stored again; of Run's goroutine
 
 	mu        sync.Mutex
 	workloads map[workload]struct{}
@@ -66,26 +68,11 @@ type feeder struct {
 
 // Run derives rows until the context ends.
 func Run(ctx context.Context, o Options) error {
-	f := &feeder{o: o, wake: make(chan struct{}, 1), workloads: map[workload]struct{}{}, meshes: map[string]struct{}{}}
+	f := &feeder{o: o, duty: duty.New(o.Now), workloads: map[workload]struct{}{}, meshes: map[string]struct{}{}}
 	stop := o.DB.OnCommit(f.commit)
 	defer stop()
 	f.everything(o.DB.Snapshot())
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		next := f.turn(ctx)
-		timer.Stop()
-		if !next.IsZero() {
-			timer.Reset(max(next.Sub(o.Now()), 10*time.Millisecond))
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-f.wake:
-		case <-timer.C:
-			f.everything(o.DB.Snapshot())
-		}
-	}
+	return f.duty.Run(ctx, f.turn)
 }
 
 // everything marks all that may have to be derived: at the start, and when the
@@ -165,15 +152,16 @@ func (f *feeder) commit(c db.Commit) {
 		}
 	}
 	if len(f.workloads)+len(f.meshes) > 0 {
-		select {
-		case f.wake <- struct{}{}:
-		default:
-		}
+		f.duty.Poke()
 	}
 }
 
-// turn derives what is marked, in one batch, and returns when a grace ends.
-func (f *feeder) turn(ctx context.Context) (next time.Time) {
+// turn derives what is marked, and returns when the next grace ends.
+func (f *feeder) turn(ctx context.Context) time.Time {
+	if !f.due.IsZero() && !f.o.Now().Before(f.due) {
+		f.due = time.Time{}
+		f.everything(f.o.DB.Snapshot())
+	}
 	f.mu.Lock()
 	workloads, meshes := f.workloads, f.meshes
 	f.workloads, f.meshes = map[workload]struct{}{}, map[string]struct{}{}
@@ -188,9 +176,7 @@ func (f *feeder) turn(ctx context.Context) (next time.Time) {
 		if op := f.workload(snap, w); op != nil {
 			ops = append(ops, *op)
 		}
-		if !due.IsZero() && (next.IsZero() || due.Before(next)) {
-			next = due
-		}
+		f.due = duty.Earlier(f.due, due)
 	}
 	for mesh := range meshes {
 		ops = append(ops, f.addresses(snap, mesh)...)
@@ -201,11 +187,14 @@ func (f *feeder) turn(ctx context.Context) (next time.Time) {
 	for _, op := range ops {
 		if _, err := f.o.Apply(ctx, []store.Op{op}); err != nil && !errors.Is(err, store.ErrConflict) && ctx.Err() == nil {
 			f.o.Log.Error("a derived row cannot be stored", "row", op.Record.ID.String(), "error", err)
-			next = f.o.Now().Add(5 * time.Second)
+			f.due = duty.Earlier(f.due, f.o.Now().Add(retryAfter))
 		}
 	}
-	return next
+	return f.due
 }
+
+// retryAfter is the wait after the store refused a row.
+const retryAfter = 5 * time.Second
 
 // service compares the service of a workload with its proxies.
 func (f *feeder) service(snap *db.Snapshot, w workload) (*store.Op, time.Time) {

@@ -36,6 +36,7 @@ import (
 	"github.com/atoll-mesh/atoll/api/incr"
 	"github.com/atoll-mesh/atoll/api/store"
 	"github.com/atoll-mesh/atoll/xds/plan"
+	"github.com/atoll-mesh/atoll/zone/duty"
 )
 
 // Options of [Run].
@@ -53,7 +54,7 @@ type Options struct {
 // Run keeps authorities and leaves until the context ends.
 func Run(ctx context.Context, o Options) error {
 	f := &feeder{
-		o: o, wake: make(chan struct{}, 1), authorities: map[api.ID]*cached{}, admin: adminAuthority{id: adminID(o.Site)},
+		o: o, duty: duty.New(o.Now), authorities: map[api.ID]*cached{}, admin: adminAuthority{id: adminID(o.Site)},
 		// This control plane is one who needs a certificate: the one that Envoys ask it for.
 		proxies: map[api.ID]*proxy{{}: {release: func() {}, who: plan.Identity{Admin: api.AdminClient}}},
 	}
@@ -67,21 +68,7 @@ func Run(ctx context.Context, o Options) error {
 		f.todo.moved[c.Proxy] = struct{}{}
 	}
 	f.mu.Unlock()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		next := f.turn(ctx)
-		timer.Stop()
-		if !next.IsZero() {
-			timer.Reset(max(next.Sub(o.Now()), 10*time.Millisecond))
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-f.wake:
-		case <-timer.C:
-		}
-	}
+	return f.duty.Run(ctx, f.turn)
 }
 
 // proxy is a proxy that this instance serves, or this control plane itself.
@@ -109,15 +96,7 @@ func issuedBy(ca *authority, life time.Duration, now time.Time) issued {
 }
 
 // look makes the proxy due at a time, if it is not due before.
-func (p *proxy) look(at time.Time) { p.due = earlier(p.due, at) }
-
-// earlier is the first of two times; a zero one is never.
-func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
-}
+func (p *proxy) look(at time.Time) { p.due = duty.Earlier(p.due, at) }
 
 // cached is an authority as parsed from its rows.
 type cached struct {
@@ -128,7 +107,7 @@ type cached struct {
 
 type feeder struct {
 	o    Options
-	wake chan struct{}
+	duty *duty.Duty
 
 	mu   sync.Mutex
 	todo todo
@@ -173,14 +152,7 @@ func (f *feeder) commit(c db.Commit) {
 	}
 	f.mu.Unlock()
 	if look {
-		f.poke()
-	}
-}
-
-func (f *feeder) poke() {
-	select {
-	case f.wake <- struct{}{}:
-	default:
+		f.duty.Poke()
 	}
 }
 
@@ -231,7 +203,7 @@ func (f *feeder) turn(ctx context.Context) (next time.Time) {
 				admin = append(admin, offered)
 			}
 		}
-		next = earlier(next, p.due)
+		next = duty.Earlier(next, p.due)
 	}
 	f.write(leaves, admin, gone)
 	return next
@@ -252,7 +224,7 @@ func (f *feeder) follow(snap *db.Snapshot, moved map[api.ID]struct{}) (gone []ap
 				f.mu.Lock()
 				f.todo.heard[id] = who
 				f.mu.Unlock()
-				f.poke()
+				f.duty.Poke()
 			})}
 		case !here && p != nil:
 			p.release()
