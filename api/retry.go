@@ -30,7 +30,7 @@ type MeshRetryTo struct {
 type MeshRetryConf struct {
 	// For ports that speak tcp.
 	TCP *RetryTCP `json:"tcp,omitempty"`
-	// For ports that speak http.
+	// For ports that speak http or http2.
 	HTTP *RetryHTTP `json:"http,omitempty"`
 	// For ports that speak grpc.
 	GRPC *RetryGRPC `json:"grpc,omitempty"`
@@ -63,7 +63,8 @@ type RetryHTTP struct {
 	RetryOn []string `json:"retryOn,omitempty"`
 	// Headers of a response any of which makes it count as failed.
 	RetriableResponseHeaders []HeaderMatch `json:"retriableResponseHeaders,omitempty"`
-	// Only requests with any of these headers are tried again. Absent: all.
+	// Only requests with any of these headers, or a method that retryOn names,
+	// are tried again. Absent: all, or those with the methods.
 	RetriableRequestHeaders []HeaderMatch `json:"retriableRequestHeaders,omitempty"`
 	// Which endpoints a retry avoids. Absent: none.
 	HostSelection []HostPredicate `json:"hostSelection,omitempty"`

@@ -29,6 +29,7 @@ var scenarios = []struct {
 }{
 	{"MeshCircuitBreaker", circuitBreaker},
 	{"MeshHealthCheck", healthCheck},
+	{"MeshRetry", retries},
 }
 
 func TestPolicies(t *testing.T) {
@@ -63,6 +64,10 @@ func newLab(t *testing.T) *lab {
 	l := &lab{global: startGlobal(t), apps: map[string]*application{}}
 	l.east, l.west = startZone(t, "east", l.global), startZone(t, "west", l.global)
 	meshIn(t, l.east, l.west)
+	// What a new mesh has of it would hide what others do.
+	if _, err := l.global.client.Delete(t.Context(), api.MeshRetries, "default", "mesh-retry-all-default"); err != nil {
+		t.Fatal(err)
+	}
 	for _, z := range []string{"east", "west"} {
 		apply(t, l.global, strings.ReplaceAll(fmt.Sprintf(allowAll, z), `"name":"all"`, `"name":"all-`+z+`"`))
 	}

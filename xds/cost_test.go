@@ -196,7 +196,7 @@ func TestCost(t *testing.T) {
 			"  from: [{targetRef: {kind: MeshSubset, tags: {app: s010}}, default: {action: Allow}}]\n")
 		// Who carries a tag is asked of each Dataplane and of each service of another zone, once.
 		m.expect("a permission that names callers by tags", cost{
-			Ran:  ran{"permissions": 1, "server-keys": 1, "permissions-in": 100, "callers": 1, "caller": 1201, "labelled": 2, "inbound": 10, "encode.inbound": 10},
+			Ran:  ran{"permissions": 1, "server-keys": 1, "permissions-in": 100, "callers": 1, "caller": 1101, "labelled": 2, "inbound": 10, "encode.inbound": 10},
 			Sent: sent{"LDS +1": 10}, Proxies: 10,
 		})
 		p.put("east", costly(10, 3, false))
@@ -249,6 +249,13 @@ func TestCostOfPolicies(t *testing.T) {
 				cost{
 					Ran:  ran{"health-checks": 1, "client-keys": 1, "health-checks-to": 1, "calls": 200, "reach": 1, "cluster": 1, "routes": 1, "encode.cluster": 1},
 					Sent: sent{"CDS +1": 40, "EDS +1": 40}, Proxies: 40,
+				},
+			},
+			{
+				"MeshRetry", toOne("MeshRetry", "{http: {numRetries: 2}}"), toOne("MeshRetry", "{http: {numRetries: 3}}"),
+				cost{ // only requests hear of it: no cluster is made anew
+					Ran:  ran{"retries": 1, "client-keys": 1, "retries-to": 1, "calls": 200, "reach": 1, "cluster": 1, "routes": 1, "encode.routes": 1},
+					Sent: sent{"RDS +1": 40}, Proxies: 40,
 				},
 			},
 		} {

@@ -96,6 +96,9 @@ func assignment(cluster string, localities []ir.Locality) *endpointv3.ClusterLoa
 	return out
 }
 
+// balancerKey is where load balancing finds an endpoint's tags in its metadata.
+const balancerKey = "envoy.lb"
+
 func member(e ir.Endpoint) *endpointv3.LbEndpoint {
 	out := &endpointv3.LbEndpoint{
 		HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: address(e.Address)}},
@@ -103,7 +106,7 @@ func member(e ir.Endpoint) *endpointv3.LbEndpoint {
 	}
 	if len(e.Tags) > 0 {
 		out.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
-			"envoy.lb":                     textStruct(e.Tags),
+			balancerKey:                    textStruct(e.Tags),
 			"envoy.transport_socket_match": textStruct(e.Tags),
 		}}
 	}

@@ -128,9 +128,10 @@ func (w *work) tcp(l ir.Listener, c ir.Chain) *listenerv3.Filter {
 		sole = c.TCP.Backends[0].Cluster
 	}
 	proxy := &tcpproxyv3.TcpProxy{
-		StatPrefix:  statName(orElse(c.TCP.StatName, l.Name)),
-		IdleTimeout: span(c.TCP.IdleTimeout),
-		AccessLog:   w.accessLogs(l.Name, c, connectionDenied(sole)),
+		StatPrefix:         statName(orElse(c.TCP.StatName, l.Name)),
+		IdleTimeout:        span(c.TCP.IdleTimeout),
+		MaxConnectAttempts: number(c.TCP.Connects),
+		AccessLog:          w.accessLogs(l.Name, c, connectionDenied(sole)),
 	}
 	if c.Permissions != nil {
 		// Only then is it known who calls. What the caller says meanwhile waits in Envoy: at most one read of it.

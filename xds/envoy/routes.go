@@ -156,9 +156,7 @@ func (w *work) matched(r ir.Route, p path) *routev3.Route {
 	if r.Match.Method != "" {
 		match.Headers = append(match.Headers, stringHeader(":method", exactly(r.Match.Method)))
 	}
-	for _, h := range r.Match.Headers {
-		match.Headers = append(match.Headers, w.header(r, h))
-	}
+	match.Headers = append(match.Headers, w.headers(r, r.Match.Headers)...)
 	for _, q := range r.Match.Query {
 		match.QueryParameters = append(match.QueryParameters, w.query(r, q))
 	}
@@ -170,6 +168,14 @@ func (w *work) matched(r ir.Route, p path) *routev3.Route {
 		ResponseHeadersToAdd:    headersToAdd(r.ResponseHeaders),
 		ResponseHeadersToRemove: r.ResponseHeaders.Remove,
 	}
+}
+
+func (w *work) headers(r ir.Route, list []ir.HeaderMatch) []*routev3.HeaderMatcher {
+	var out []*routev3.HeaderMatcher
+	for _, h := range list {
+		out = append(out, w.header(r, h))
+	}
+	return out
 }
 
 func (w *work) header(r ir.Route, h ir.HeaderMatch) *routev3.HeaderMatcher {
@@ -218,6 +224,7 @@ func (w *work) forward(r ir.Route, p path, timeout, idle ir.Duration) *routev3.R
 	action := &routev3.RouteAction{
 		Timeout:     durationpb.New(timeout.Span),
 		IdleTimeout: span(idle),
+		RetryPolicy: w.retryPolicy(r, r.Forward.Retry),
 	}
 	switch backends := weighted(r.Forward.Backends); len(backends) {
 	case 0:

@@ -85,6 +85,7 @@ type TCP struct {
 	StatName    string    `json:"statName,omitempty"` // "": the listener's name
 	Backends    []Backend `json:"backends"`           // at least one; exactly one in a chain with Permissions
 	IdleTimeout Duration  `json:"idleTimeout,omitzero"`
+	Connects    uint32    `json:"connects,omitempty"` // how often connecting is tried; 0: once
 }
 
 // Backend is a cluster and its weight among its siblings. A sole backend takes everything, whatever its weight.

@@ -96,6 +96,7 @@ type Forward struct {
 	Mirrors     []Mirror      `json:"mirrors,omitempty"`
 	Timeout     Duration      `json:"timeout,omitzero"`     // whole request; unset and 0: none
 	IdleTimeout Duration      `json:"idleTimeout,omitzero"` // of the stream
+	Retry       *Retry        `json:"retry,omitempty"`      // nil: every request is tried once
 	Peers       []PeerTimeout `json:"peers,omitempty"`      // first match wins; else the two above; inbound only
 }
 

@@ -78,12 +78,13 @@ func whyOutbound(r *incr.Run, p Port, c policy.Class) map[string]any {
 		"MeshTimeout":        timeoutsTo.why(r, c, p.destination()),
 		"MeshCircuitBreaker": breakersTo.why(r, c, p.destination()),
 		"MeshHealthCheck":    healthTo.why(r, c, p.destination()),
+		"MeshRetry":          retriesTo.why(r, c, p.destination()),
 	} {
 		if len(said) > 0 {
 			why[kind] = fields(said)
 		}
 	}
-	for _, rule := range httpRulesFor.Get(r, routesKey{c, p}) {
+	for _, rule := range httpRulesFor.Get(r, callsKey{Class: c, Port: p}) {
 		text, _ := json.Marshal(rule.Key)
 		why["MeshHTTPRoute "+string(text)] = fields(rule.Explain())
 	}

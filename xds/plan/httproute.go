@@ -40,7 +40,7 @@ type httpRules = policy.ToRules[[]httpRule]
 
 // httpRulesFor is the rules of a class for a port; nil when no policy speaks of
 // it. It is a query so that a policy for one service ends here for all others.
-var httpRulesFor = incr.NewQuery("http-rules-for", func(r *incr.Run, k routesKey) []httpRule {
+var httpRulesFor = incr.NewQuery("http-rules-for", func(r *incr.Run, k callsKey) []httpRule {
 	rules, _, _ := httpRoutesTo.Get(r, k.Class).Lookup(k.Port.destination())
 	return rules
 }, func(a, b []httpRule) bool {
@@ -49,11 +49,13 @@ var httpRulesFor = incr.NewQuery("http-rules-for", func(r *incr.Run, k routesKey
 
 type httpRule = policy.KeyedRule[[]api.HTTPMatch, api.HTTPRouteConf]
 
-// routesKey is the routes of a class towards a port.
+// routesKey is the routes of a class towards a port, for what is spoken to it.
 type routesKey struct {
 	Class policy.Class
-	Port  Port
+	To    target
 }
+
+func (k routesKey) calls() callsKey { return callsKey{Class: k.Class, Port: k.To.Port} }
 
 // routes is the variant that the policies of a class come to, see [cluster].
 var routes = incr.NewQuery("routes", func(r *incr.Run, k routesKey) *wire.Resource {
@@ -66,12 +68,16 @@ type routeSettings struct {
 	Port            Port
 	Rules           word[[]ir.Route]
 	Request, Stream ir.Duration
+	Retry           word[*ir.Retry]
 }
 
 func routeSettingsOf(r *incr.Run, k routesKey) routeSettings {
-	t := callsTo.Get(r, callsKey{Class: k.Class, Port: k.Port}).Timeouts
-	out := routeSettings{Port: k.Port, Request: t.Request, Stream: t.StreamIdle}
-	rules := httpRulesFor.Get(r, k)
+	said := callsTo.Get(r, k.calls())
+	out := routeSettings{
+		Port: k.To.Port, Request: said.Timeouts.Request, Stream: said.Timeouts.StreamIdle,
+		Retry: said.Retries.of(k.To.Protocol),
+	}
+	rules := httpRulesFor.Get(r, k.calls())
 	if len(rules) == 0 {
 		return out
 	}
@@ -93,7 +99,7 @@ func routeSettingsOf(r *incr.Run, k routesKey) routeSettings {
 
 // routeBackends lists the ports that the routes to a port forward and mirror to.
 func routeBackends(r *incr.Run, k routesKey) []target {
-	rules := httpRulesFor.Get(r, k)
+	rules := httpRulesFor.Get(r, k.calls())
 	if len(rules) == 0 {
 		return nil
 	}
@@ -146,8 +152,9 @@ func (b *routeBuilder) route(rule httpRule, match api.HTTPMatch) ir.Route {
 	section := "rule_" + strconv.Itoa(from.Index)
 	out := ir.Route{Name: api.MeshHTTPRoutes.KRI(from.Policy.ID, section), Match: routeMatch(match)}
 	f := &ir.Forward{}
-	t := callsTo.Get(b.r, callsKey{b.key.Class, b.key.Port, policy.Destination{ID: from.Policy.ID, Section: section}}).Timeouts
-	f.Timeout, f.IdleTimeout = t.Request, t.StreamIdle
+	said := callsTo.Get(b.r, callsKey{b.key.Class, b.key.To.Port, policy.Destination{ID: from.Policy.ID, Section: section}})
+	f.Timeout, f.IdleTimeout = said.Timeouts.Request, said.Timeouts.StreamIdle
+	f.Retry = said.Retries.of(b.key.To.Protocol).value()
 	b.backends(f, rule.Conf)
 	for _, filter := range rule.Conf.Filters {
 		b.filter(&out, f, filter)
@@ -164,7 +171,7 @@ func (b *routeBuilder) route(rule httpRule, match api.HTTPMatch) ir.Route {
 
 func (b *routeBuilder) backends(f *ir.Forward, conf api.HTTPRouteConf) {
 	if len(conf.BackendRefs) == 0 {
-		f.Backends = []ir.Backend{{Cluster: b.key.Port.Name(), Weight: 100}}
+		f.Backends = []ir.Backend{{Cluster: b.key.To.Port.Name(), Weight: 100}}
 		return
 	}
 	for _, ref := range conf.BackendRefs {
@@ -301,6 +308,7 @@ func (k routeSettings) config() ir.RouteConfig {
 	if !slices.ContainsFunc(list, func(x ir.Route) bool { return x.Match.IsZero() || catchesAll(x.Match) }) {
 		list = append(list, ir.Route{Name: catchAllRoute, Forward: &ir.Forward{
 			Backends: []ir.Backend{{Cluster: name, Weight: 100}}, Timeout: k.Request, IdleTimeout: k.Stream,
+			Retry: k.Retry.value(),
 		}})
 	}
 	return ir.RouteConfig{Name: name, Origin: ir.OriginOutbound, Hosts: []ir.VirtualHost{{Name: name, Routes: list}}}

@@ -134,9 +134,9 @@ func (c *client) outbound(out outbound) {
 	}
 	c.taken[address] = true
 	needs := reach.Get(c.r, reachKey{c.class.Policy, to})
-	c.listener(outboundKey{Port: to.Port, Protocol: to.Protocol, Address: address, Timeout: needs.Timeout})
+	c.listener(outboundKey{Port: to.Port, Protocol: to.Protocol, Address: address, Timeout: needs.Timeout, Connects: needs.Connects})
 	if isHTTP(to.Protocol) {
-		c.routes[to.Port.Name()] = routesKey{c.class.Policy, to.Port}
+		c.routes[to.Port.Name()] = routesKey{c.class.Policy, to}
 	}
 	c.cluster(to)
 	for _, b := range needs.Backends {
@@ -162,6 +162,7 @@ func (c *client) cluster(to target) {
 // they say changes only the content of what is named.
 type needs struct {
 	Timeout  ir.Duration // of the listener, see [outboundKey]
+	Connects uint32      // likewise
 	Backends []target    // other ports that the port's routes forward to
 }
 
@@ -171,12 +172,14 @@ type reachKey struct {
 }
 
 var reach = incr.NewQuery("reach", func(r *incr.Run, k reachKey) needs {
-	t := callsTo.Get(r, callsKey{Class: k.Class, Port: k.To.Port}).Timeouts
+	said := callsTo.Get(r, callsKey{Class: k.Class, Port: k.To.Port})
 	if !isHTTP(k.To.Protocol) {
-		return needs{Timeout: t.Idle}
+		return needs{Timeout: said.Timeouts.Idle, Connects: said.Retries.Connects}
 	}
-	return needs{Timeout: t.RequestHeaders, Backends: routeBackends(r, routesKey{k.Class, k.To.Port})}
-}, func(a, b needs) bool { return a.Timeout == b.Timeout && slices.Equal(a.Backends, b.Backends) })
+	return needs{Timeout: said.Timeouts.RequestHeaders, Backends: routeBackends(r, routesKey{k.Class, k.To})}
+}, func(a, b needs) bool {
+	return a.Timeout == b.Timeout && a.Connects == b.Connects && slices.Equal(a.Backends, b.Backends)
+})
 
 // outboundKey is all that decides a client's listener for a port. What only its
 // routes or clusters depend on is not here: it must not make another listener.
@@ -186,6 +189,7 @@ type outboundKey struct {
 	Protocol string
 	Address  ir.Address
 	Timeout  ir.Duration // http: for the headers of a request; tcp: of a connection without traffic
+	Connects uint32      // tcp: how often connecting is tried
 }
 
 func (k outboundKey) name() string {
@@ -205,7 +209,7 @@ var outboundListener = incr.NewQuery("outbound", func(r *incr.Run, k outboundKey
 			IdleTimeout: ir.Span(0), // connections of the application end when it wants
 		}
 	} else {
-		chain.TCP = &ir.TCP{StatName: name, Backends: []ir.Backend{{Cluster: name}}, IdleTimeout: k.Timeout}
+		chain.TCP = &ir.TCP{StatName: name, Backends: []ir.Backend{{Cluster: name}}, IdleTimeout: k.Timeout, Connects: k.Connects}
 	}
 	return ir.Listener{
 		Name: k.name(), Origin: ir.OriginOutbound, Direction: ir.Outbound, Address: k.Address,

@@ -171,6 +171,7 @@ type calls struct {
 	Timeouts ir.Timeouts
 	Breaker  word[ir.Breaker]
 	Health   healthChecks
+	Retries  retries
 }
 
 // callsTo is a query so that a policy for one service ends here for all others.
@@ -183,12 +184,14 @@ var callsTo = incr.NewQuery("calls", func(r *incr.Run, k callsKey) calls {
 		Timeouts: timeoutsTo.at(r, k.Class, at...).Or(defaultTimeouts),
 		Breaker:  breakersTo.at(r, k.Class, at...),
 		Health:   healthTo.at(r, k.Class, at...),
+		Retries:  retriesTo.at(r, k.Class, at...),
 	}
 }, func(a, b calls) bool { return a == b })
 
 // clientKeys are the labels of policies about what proxies call, serverKeys those
 // of policies about who calls.
 var (
-	clientKeys = labelKeys("client-keys", timeoutSet.keys, breakerSet.keys, healthSet.keys, httpRouteSet.keys)
+	clientKeys = labelKeys("client-keys", timeoutSet.keys, breakerSet.keys, healthSet.keys, httpRouteSet.keys,
+		retrySet.keys)
 	serverKeys = labelKeys("server-keys", timeoutSet.keys, breakerSet.keys, permissionSet.keys)
 )
