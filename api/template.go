@@ -16,10 +16,21 @@ import (
 // render executes a template over named texts; `label "k"` is a label, and an
 // error when it is absent, as is a name that does not exist.
 func render(text string, labels, vars map[string]string) (string, error) {
-	t, err := parseTemplate(text, labels)
+	t, err := parseTemplate(text)
 	if err != nil {
 		return "", err
 	}
+	return execute(t, labels, vars)
+}
+
+// execute renders a template that was parsed before, for one thing.
+func execute(t *template.Template, labels, vars map[string]string) (string, error) {
+	t.Funcs(template.FuncMap{"label": func(key string) (string, error) {
+		if v, ok := labels[key]; ok {
+			return v, nil
+		}
+		return "", fmt.Errorf("there is no label %q", key)
+	}})
 	var out strings.Builder
 	if err := t.Execute(&out, vars); err != nil {
 		return "", err
@@ -27,18 +38,13 @@ func render(text string, labels, vars map[string]string) (string, error) {
 	return out.String(), nil
 }
 
-func parseTemplate(text string, labels map[string]string) (*template.Template, error) {
+// parseTemplate accepts any label: which there are is known when it is executed.
+func parseTemplate(text string) (*template.Template, error) {
 	if len(text) > 1024 {
 		return nil, errors.New("longer than 1024 bytes")
 	}
-	t, err := template.New("").Option("missingkey=error").Funcs(template.FuncMap{
-		"label": func(key string) (string, error) {
-			if v, ok := labels[key]; ok {
-				return v, nil
-			}
-			return "", fmt.Errorf("there is no label %q", key)
-		},
-	}).Parse(text)
+	anyLabel := func(string) string { return "x" }
+	t, err := template.New("").Option("missingkey=error").Funcs(template.FuncMap{"label": anyLabel}).Parse(text)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +95,7 @@ func checkNodes[N parse.Node](nodes []N) error {
 // checkTemplate notes why a template cannot work: its syntax, and names that it
 // will not be given. Labels are not known yet, so that any is accepted.
 func checkTemplate(text string, vars []string, r *Report) (rendered string, ok bool) {
-	t, err := parseTemplate(text, nil)
+	t, err := parseTemplate(text)
 	if err != nil {
 		r.Add("must be a Go template: %v", err)
 		return "", false
@@ -98,7 +104,6 @@ func checkTemplate(text string, vars []string, r *Report) (rendered string, ok b
 	for _, name := range vars {
 		stub[name] = "x"
 	}
-	t.Funcs(template.FuncMap{"label": func(string) string { return "x" }})
 	var out strings.Builder
 	if err := t.Execute(&out, stub); err != nil {
 		r.Add("cannot be rendered: %v; known here: .%s and label \"key\"", err, strings.Join(vars, ", ."))

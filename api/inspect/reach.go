@@ -11,6 +11,7 @@ import (
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
+	"github.com/atoll-mesh/atoll/api/hostname"
 	"github.com/atoll-mesh/atoll/api/policy"
 	"github.com/atoll-mesh/atoll/api/rest"
 	"github.com/atoll-mesh/atoll/xds/plan"
@@ -52,7 +53,7 @@ func (s *inspector) servicesEndpoint() rest.Endpoint {
 func (s *inspector) hostnameEndpoints() []rest.Endpoint {
 	var out []rest.Endpoint
 	var plurals []string
-	for _, k := range namedKinds {
+	for _, k := range hostname.Kinds {
 		info := k.Info()
 		plurals = append(plurals, info.Plural)
 		out = append(out, rest.Endpoint{
@@ -266,7 +267,7 @@ func matchedPolicies(q *question) (matchedBody, error) {
 	return body, nil
 }
 
-type hostname struct {
+type hostnameItem struct {
 	Hostname string `json:"hostname"`
 	Zones    []zone `json:"zones"`
 }
@@ -276,13 +277,14 @@ type zone struct {
 }
 
 type hostnamesBody struct {
-	Total int        `json:"total"`
-	Items []hostname `json:"items"`
+	Total int            `json:"total"`
+	Items []hostnameItem `json:"items"`
 }
 
-// hostnames lists the names of a service and the zones in which they are known:
-// at global all zones, in a zone itself. A name that cannot be made there is
-// none.
+// hostnames lists the names of a service in each zone that is asked: of a zone
+// those that it enters in the service's status, at global those that each zone will
+// come to. What global does not know is when a zone heard of the services of
+// others, which decides who of two of them keeps a name; it takes its own word.
 func (s *inspector) hostnames(k api.AnyKind) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		snap, row, err := s.row(r, k, titleList)
@@ -299,60 +301,63 @@ func (s *inspector) hostnames(k api.AnyKind) func(http.ResponseWriter, *http.Req
 		}
 		found := map[string][]zone{}
 		for _, name := range zones {
-			for host := range namesIn(snap, k.Info(), row.Head(), name) {
+			for host := range namesIn(snap, row.Head(), name) {
 				found[host] = append(found[host], zone{name})
 			}
 		}
-		body := hostnamesBody{Total: len(found), Items: []hostname{}}
+		body := hostnamesBody{Total: len(found), Items: []hostnameItem{}}
 		for _, host := range slices.Sorted(maps.Keys(found)) {
-			body.Items = append(body.Items, hostname{host, found[host]})
+			body.Items = append(body.Items, hostnameItem{host, found[host]})
 		}
 		rest.WriteJSON(w, http.StatusOK, body)
 		return nil
 	}
 }
 
-// namedKinds are the kinds that generators give names to.
-var namedKinds = []api.AnyKind{api.MeshServices, api.MeshExternalServices, api.MeshMultiZoneServices}
-
-// namesIn is the names that the generators of a zone give to a service there: a
-// zone has its own generators and those of global, and sees what comes from
-// elsewhere as global's, if it sees it.
-func namesIn(snap *db.Snapshot, info api.Facts, service *api.Meta, zone string) map[string]bool {
-	seen := *service
-	seen.Labels = maps.Clone(service.Labels)
-	if from := zoneOf(service); from != zone {
-		if from != "" && !info.Flow.Has(api.Across) {
-			return nil
+// namesIn is the names of a service in a zone, which has its own generators and
+// those of global.
+func namesIn(snap *db.Snapshot, service *api.Meta, zone string) map[string]bool {
+	dir := hostname.New(zone)
+	for g := range api.HostnameGenerators.All(snap) {
+		if from := zoneOf(&g.Meta); from == "" || from == zone {
+			dir.PutGenerator(g)
 		}
-		if seen.Labels != nil {
-			seen.Labels[api.LabelOrigin] = api.OriginGlobal
+	}
+	for _, k := range hostname.Kinds {
+		for row := range k.Rows(snap, service.Mesh) {
+			if seen := seenIn(snap, k, row, zone); seen != nil {
+				dir.PutService(seen)
+			}
 		}
 	}
 	out := map[string]bool{}
-	for g := range api.HostnameGenerators.All(snap) {
-		if from := zoneOf(&g.Meta); from != "" && from != zone {
-			continue
-		}
-		sel := selectorFor(service.Kind, &g.Spec.Selector)
-		if sel == nil || !api.HasLabels(seen.Labels, sel.MatchLabels) {
-			continue
-		}
-		if host, err := api.Hostname(g.Spec.Template, &seen, zone); err == nil {
-			out[host] = true
+	if h := dir.Of(service.ID); h != nil {
+		for _, a := range h.Addresses {
+			out[a.Hostname] = true
 		}
 	}
 	return out
 }
 
-func zoneOf(m *api.Meta) string { return cmp.Or(m.Zone, m.Label(api.LabelZone)) }
-
-func selectorFor(kind string, s *api.HostnameSelector) *api.LabelSelector {
-	switch kind {
-	case api.RefService:
-		return s.MeshService
-	case api.RefExternalService:
-		return s.MeshExternalService
+// seenIn is a service as a zone sees it, nil if it does not: what comes from
+// elsewhere has the origin global and another name there.
+func seenIn(snap *db.Snapshot, k api.AnyKind, row api.Row, zone string) *api.Meta {
+	seen := *row.Head()
+	from := zoneOf(&seen)
+	if from == zone {
+		seen.Source = ""
+	} else {
+		if origin, ok := api.Zones.Named(snap, "", from); from != "" && (!k.MayCross(row) || ok && !origin.Spec.IsEnabled()) {
+			return nil
+		}
+		seen.Source = api.Global
+		if seen.Labels != nil {
+			seen.Labels = maps.Clone(seen.Labels)
+			seen.Labels[api.LabelOrigin] = api.OriginGlobal
+		}
 	}
-	return s.MeshMultiZoneService
+	seen.Core = api.CoreName(k, &seen)
+	return &seen
 }
+
+func zoneOf(m *api.Meta) string { return cmp.Or(m.Zone, m.Label(api.LabelZone)) }
