@@ -105,8 +105,8 @@ type Kind[S any] struct {
 	byLabel *db.Index[*Object[S]]
 }
 
-// newKind gives the kind its table in [Schema].
-func newKind[S any](k Kind[S]) *Kind[S] {
+// newKind gives the kind its table in [Schema], with more indexes than all kinds have.
+func newKind[S any](k Kind[S], more ...*db.Index[*Object[S]]) *Kind[S] {
 	k.shape = shapeOf(reflect.TypeFor[S]())
 	k.byMesh = db.NewIndex("mesh", func(o *Object[S]) []string { return []string{o.Mesh} })
 	k.byName = db.NewIndex("name", func(o *Object[S]) []string { return []string{o.Mesh + "\x00" + o.Core} })
@@ -117,7 +117,7 @@ func newKind[S any](k Kind[S]) *Kind[S] {
 		}
 		return keys
 	})
-	k.table = db.NewTable(Schema, k.Name, func(o *Object[S]) string { return o.ID.Key() }, k.byMesh, k.byName, k.byLabel)
+	k.table = db.NewTable(Schema, k.Name, func(o *Object[S]) string { return o.ID.Key() }, append(more, k.byMesh, k.byName, k.byLabel)...)
 	return &k
 }
 

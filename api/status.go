@@ -8,11 +8,15 @@ import (
 	"github.com/atoll-mesh/atoll/api/db"
 )
 
-// StatusOf is the status of a row that follows from other rows, alike in every
-// control plane: what is shown beside the spec, or nil.
+// StatusOf is the status of a row that follows from other rows: what is shown
+// beside the spec, or nil.
 func StatusOf(r db.Reader, row Row) any {
 	id := row.Head().ID
 	switch row.Body().(type) {
+	case *MeshService:
+		return serviceStatusOf(r, row.Head())
+	case *MeshExternalService:
+		return externalStatusOf(r, id)
 	case *MeshMultiZoneService:
 		return MultiZoneStatusOf(r, id)
 	case *Workload:
@@ -43,9 +47,13 @@ func Behind(r db.Reader, id ID) iter.Seq[*Object[MeshService]] {
 // MultiZoneStatus is what a control plane finds out about a
 // MeshMultiZoneService from the MeshServices that it knows.
 type MultiZoneStatus struct {
+	// The virtual addresses by which proxies of this zone call it.
+	VIPs []VIP `json:"vips,omitempty"`
+	serviceNames
 	// The services behind it, sorted by name, namespace and zone.
 	MeshServices []MultiZoneMember `json:"meshServices"`
-	// MeshServicesMatched: whether there are any.
+	// MeshServicesMatched: whether there are any. [VIPAllocated] while there is no
+	// address.
 	Conditions []Condition `json:"conditions"`
 }
 
@@ -63,7 +71,7 @@ type MultiZoneMember struct {
 
 // MultiZoneStatusOf computes it. Members are sorted by name, namespace, zone.
 func MultiZoneStatusOf(r db.Reader, id ID) MultiZoneStatus {
-	s := MultiZoneStatus{MeshServices: []MultiZoneMember{}}
+	s := MultiZoneStatus{MeshServices: []MultiZoneMember{}, VIPs: vipsOf(r, id), serviceNames: namesOf(r, id)}
 	for svc := range Behind(r, id) {
 		s.MeshServices = append(s.MeshServices, MultiZoneMember{Name: svc.Name, Namespace: svc.Namespace, Zone: svc.Zone, Mesh: svc.Mesh})
 	}
@@ -74,7 +82,104 @@ func MultiZoneStatusOf(r db.Reader, id ID) MultiZoneStatus {
 	if len(s.MeshServices) == 0 {
 		matched = Condition{Type: "MeshServicesMatched", Status: "False", Reason: "NoMatchesFound", Message: "No MeshService carries the labels of the selector"}
 	}
-	s.Conditions = []Condition{matched}
+	s.Conditions = append([]Condition{matched}, exhausted(r, id)...)
+	return s
+}
+
+// MeshServiceStatus is what a control plane finds out about a MeshService. Each
+// has its own: that of another zone never overwrites it.
+type MeshServiceStatus struct {
+	// The virtual addresses by which proxies of this zone call it.
+	VIPs []VIP `json:"vips,omitempty"`
+	serviceNames
+	// Whether the proxies speak mTLS: Ready, NotReady. Empty: known where the
+	// service is.
+	TLS ServiceTLS `json:"tls"`
+	// The proxies behind it. Absent: known where the service is.
+	Proxies *ProxyCounts `json:"dataplaneProxies,omitempty"`
+	// [VIPAllocated] while there is no address.
+	Conditions []Condition `json:"conditions,omitempty"`
+}
+
+// ServiceTLS is whether the proxies of a service speak mTLS.
+type ServiceTLS struct {
+	// Ready or NotReady.
+	Status string `json:"status,omitempty"`
+}
+
+// ExternalServiceStatus is what a control plane finds out about a
+// MeshExternalService.
+type ExternalServiceStatus struct {
+	// The virtual address by which proxies of this zone call it.
+	VIP VIP `json:"vip"`
+	serviceNames
+	// [VIPAllocated] while there is no address.
+	Conditions []Condition `json:"conditions,omitempty"`
+}
+
+// VIP is a virtual address.
+type VIP struct {
+	// The IP address; empty: there is none (yet).
+	IP string `json:"ip,omitempty"`
+}
+
+// serviceNames is what HostnameGenerators made of a service.
+type serviceNames struct {
+	// The names that it has.
+	Addresses []ServiceAddress `json:"addresses,omitempty"`
+	// What each generator that selects it made of it.
+	HostnameGenerators []HostnameGeneratorStatus `json:"hostnameGenerators,omitempty"`
+}
+
+func namesOf(r db.Reader, id ID) serviceNames {
+	if h, ok := Hostnames.Get(r, id.String()); ok {
+		return serviceNames{h.Addresses, h.Generators}
+	}
+	return serviceNames{}
+}
+
+func vipsOf(r db.Reader, id ID) []VIP {
+	var out []VIP
+	for _, ip := range VIPs(r, id) {
+		out = append(out, VIP{ip})
+	}
+	return out
+}
+
+// VIPAllocated is the type of the condition of a service that gets no virtual
+// address, because none is left.
+const VIPAllocated = "VIPAllocated"
+
+func exhausted(r db.Reader, id ID) []Condition {
+	e, ok := Exhaustions.Get(r, id.Kind)
+	if !ok || len(VIPs(r, id)) > 0 {
+		return nil
+	}
+	return []Condition{{Type: VIPAllocated, Status: "False", Reason: "Exhausted", Message: "All addresses of " + e.CIDR + " are taken"}}
+}
+
+// serviceStatusOf is nil while nothing is known, as at global.
+func serviceStatusOf(r db.Reader, m *Meta) any {
+	s := MeshServiceStatus{VIPs: vipsOf(r, m.ID), serviceNames: namesOf(r, m.ID), Conditions: exhausted(r, m.ID)}
+	state, known := ServiceStates.Get(r, m.ID.Key())
+	if known {
+		s.TLS.Status = "NotReady"
+		if len(state.Identities) > 0 {
+			s.TLS.Status = "Ready"
+		}
+		s.Proxies = &ProxyCounts{Connected: state.Connected, Healthy: state.Healthy, Total: state.Total}
+	}
+	if !known && s.VIPs == nil && s.HostnameGenerators == nil && s.Conditions == nil {
+		return nil
+	}
+	return s
+}
+
+func externalStatusOf(r db.Reader, id ID) any {
+	s := ExternalServiceStatus{serviceNames: namesOf(r, id), Conditions: exhausted(r, id)}
+	if vips := vipsOf(r, id); len(vips) > 0 {
+		s.VIP = vips[0]
+	}
 	return s
 }
 

@@ -86,5 +86,49 @@ func TestStatusOf(t *testing.T) {
 	put(api.MeshServices, west, "west", "b", labels{"app": "api"}, `{}`)
 	put(api.MeshServices, zone, "", "a", labels{"app": "api"}, `{}`)
 	check("members", "both", `{"meshServices":[{"name":"a","namespace":"","zone":"east","mesh":"shop"},{"name":"b","namespace":"","zone":"west","mesh":"shop"}],"conditions":[{"type":"MeshServicesMatched","status":"True","reason":"MatchesFound","message":"Some MeshServices match"}]}`)
-	check("a kind without", "a", `null`)
+	check("a service of which nothing is known", "a", `null`)
+	check("a kind without", "e-1", `null`)
+
+	// What this control plane gave services: addresses and names.
+	put(api.MeshExternalServices, zone, "", "mail", nil, `{"match":{"port":443}}`)
+	check("nothing yet", "mail", `{"vip":{}}`)
+	address := func(name, ip string) api.Row {
+		return api.VirtualIPs.New(api.Meta{ID: api.ID{Name: ip}}, api.VirtualIP{Address: ip, Service: api.ServiceID(rows[name].Head().ID)})
+	}
+	if _, err := d.Write(func(tx *db.Tx) error {
+		for name, ip := range map[string]string{"mail": "242.0.0.1", "a": "241.0.0.1", "both": "243.0.0.1"} {
+			api.VirtualIPs.Put(tx, address(name, ip))
+			by := api.GeneratorRef{CoreName: "g"}
+			api.Hostnames.Put(tx, &api.ServiceHostnames{
+				Service: rows[name].Head().ID, Addresses: []api.ServiceAddress{{name + ".local", "HostnameGenerator", &by}},
+				Generators: []api.HostnameGeneratorStatus{{by, []api.Condition{{Type: "Generated", Status: "True", Reason: "Generated", Message: "m"}}}},
+			})
+		}
+		for _, k := range []string{api.RefService, api.RefExternalService, api.RefMultiZoneService} {
+			api.Exhaustions.Put(tx, &api.Exhaustion{Kind: k, CIDR: "10.0.0.0/30"})
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	names := func(name string) string {
+		return `"addresses":[{"hostname":"` + name + `.local","origin":"HostnameGenerator","hostnameGeneratorRef":{"coreName":"g"}}],` +
+			`"hostnameGenerators":[{"hostnameGeneratorRef":{"coreName":"g"},"conditions":[{"type":"Generated","status":"True","reason":"Generated","message":"m"}]}]`
+	}
+	check("with names", "mail", `{"vip":{"ip":"242.0.0.1"},`+names("mail")+`}`)
+	check("with names", "a", `{"vips":[{"ip":"241.0.0.1"}],`+names("a")+`,"tls":{}}`)
+	check("with names", "both", `{"vips":[{"ip":"243.0.0.1"}],`+names("both")+`,"meshServices":[{"name":"a","namespace":"","zone":"east","mesh":"shop"},{"name":"b","namespace":"","zone":"west","mesh":"shop"}],"conditions":[{"type":"MeshServicesMatched","status":"True","reason":"MatchesFound","message":"Some MeshServices match"}]}`)
+	if _, err := d.Write(func(tx *db.Tx) error {
+		api.ServiceStates.Put(tx, &api.ServiceState{Service: rows["a"].Head().ID, Identities: []string{"spiffe://x"}, Healthy: 1, Total: 2})
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	check("and a state", "a", `{"vips":[{"ip":"241.0.0.1"}],`+names("a")+`,"tls":{"status":"Ready"},"dataplaneProxies":{"connected":0,"healthy":1,"total":2}}`)
+	put(api.MeshExternalServices, zone, "", "late", nil, `{"match":{"port":443}}`)
+	put(api.MeshMultiZoneServices, zone, "", "late-too", nil, `{"selector":{"meshService":{"matchLabels":{"app":"none"}}},"ports":[{"port":80}]}`)
+	const exhausted = `{"type":"VIPAllocated","status":"False","reason":"Exhausted","message":"All addresses of 10.0.0.0/30 are taken"}]}`
+	check("no address is left", "late", `{"vip":{},"conditions":[`+exhausted)
+	check("no address is left", "b", `{"tls":{},"conditions":[`+exhausted)
+	check("no address is left", "late-too", `{"meshServices":[],"conditions":[{"type":"MeshServicesMatched","status":"False","reason":"NoMatchesFound","message":"No MeshService carries the labels of the selector"},`+exhausted)
 }

@@ -1,11 +1,13 @@
 package zone
 
 import (
+	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/server"
+	"github.com/atoll-mesh/atoll/zone/names"
 )
 
 // Config is the configuration of a zone control plane.
@@ -18,6 +20,8 @@ type Config struct {
 	DPServer DPServerConfig `json:"dpServer"`
 	// MeshService says how services are derived from Dataplanes.
 	MeshService MeshServiceConfig `json:"meshService"`
+	// IPAM says which virtual IPs services get.
+	IPAM IPAMConfig `json:"ipam"`
 	// InternalCIDRs are the callers trusted to set Envoy's internal headers.
 	InternalCIDRs []string `json:"internalCIDRs"`
 }
@@ -61,6 +65,33 @@ type MeshServiceConfig struct {
 	DeletionGracePeriod server.Duration `json:"deletionGracePeriod"`
 }
 
+// IPAMConfig says which virtual IPs services get, by their kind. Services keep
+// what they have when a range changes.
+type IPAMConfig struct {
+	MeshService          RangeConfig `json:"meshService"`
+	MeshExternalService  RangeConfig `json:"meshExternalService"`
+	MeshMultiZoneService RangeConfig `json:"meshMultiZoneService"`
+	// ReuseAfter is how long the address of a service that is gone is kept for it,
+	// before another service may get it.
+	ReuseAfter server.Duration `json:"reuseAfter"`
+}
+
+// RangeConfig is a range of virtual IPs.
+type RangeConfig struct {
+	// CIDR is the range, which nothing else in the network may use. Services whose
+	// kind has no address left get none, which their status says.
+	CIDR string `json:"cidr"`
+}
+
+// prefixes is the ranges of a valid configuration.
+func (c *IPAMConfig) prefixes() map[string]netip.Prefix {
+	return map[string]netip.Prefix{
+		api.MeshServices.Name:          netip.MustParsePrefix(c.MeshService.CIDR),
+		api.MeshExternalServices.Name:  netip.MustParsePrefix(c.MeshExternalService.CIDR),
+		api.MeshMultiZoneServices.Name: netip.MustParsePrefix(c.MeshMultiZoneService.CIDR),
+	}
+}
+
 // Default is the configuration that a first user gets.
 func Default() Config {
 	return Config{
@@ -71,6 +102,10 @@ func Default() Config {
 			Drain: server.Duration(5 * time.Second), StatusFlush: server.Duration(10 * time.Second),
 		},
 		MeshService: MeshServiceConfig{DeletionGracePeriod: server.Duration(time.Hour)},
+		IPAM: IPAMConfig{
+			MeshService: RangeConfig{"241.0.0.0/8"}, MeshExternalService: RangeConfig{"242.0.0.0/8"}, MeshMultiZoneService: RangeConfig{"243.0.0.0/8"},
+			ReuseAfter: server.Duration(time.Hour),
+		},
 		InternalCIDRs: []string{
 			"10.0.0.0/8", "192.168.0.0/16", "172.16.0.0/12", "fc00::/7", "fd00::/8", "127.0.0.1/32", "::1/128",
 		},
@@ -90,6 +125,18 @@ func (c *Config) Validate(r *api.Report) {
 	}
 	if scheme, _, ok := strings.Cut(c.Global.Address, "://"); ok && scheme != "grpc" && scheme != "grpcs" {
 		r.At("global.address").Add("has the scheme %q; allowed: grpcs://host:port, grpc://host:port", scheme)
+	}
+	for _, one := range []struct{ path, cidr string }{
+		{"ipam.meshService.cidr", c.IPAM.MeshService.CIDR},
+		{"ipam.meshExternalService.cidr", c.IPAM.MeshExternalService.CIDR},
+		{"ipam.meshMultiZoneService.cidr", c.IPAM.MeshMultiZoneService.CIDR},
+	} {
+		if p, err := netip.ParsePrefix(one.cidr); err != nil || names.Room(p) == 0 {
+			r.At(one.path).Add("is %q; want an address and how many of its bits are fixed, with room for two addresses at least: 241.0.0.0/8", one.cidr)
+		}
+	}
+	if c.IPAM.ReuseAfter < 0 {
+		r.At("ipam.reuseAfter").Add("must not be negative")
 	}
 	if c.DPServer.StatusFlush <= 0 {
 		r.At("dpServer.statusFlush").Add("must be greater than 0")

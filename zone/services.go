@@ -123,25 +123,3 @@ func derived(r db.Reader, row api.Row) (spec, status json.RawMessage) {
 	}
 	return spec, json.RawMessage(`{"tls":{},"dataplaneProxies":{}}`)
 }
-
-// statusOf is the status that REST shows beside a row.
-func statusOf(r db.Reader, row api.Row) any {
-	if row.Head().Kind != api.MeshServices.Name {
-		return api.StatusOf(r, row)
-	}
-	if !row.Head().Local() {
-		return nil
-	}
-	s, ok := api.ServiceStates.Get(r, row.Head().ID.Key())
-	if !ok {
-		return nil
-	}
-	tls := "NotReady"
-	if len(s.Identities) > 0 {
-		tls = "Ready"
-	}
-	return map[string]any{
-		"tls":              map[string]string{"status": tls},
-		"dataplaneProxies": api.ProxyCounts{Connected: s.Connected, Healthy: s.Healthy, Total: s.Total},
-	}
-}

@@ -10,7 +10,7 @@
 //	identity      authorities, certificates            zone/identity
 //	derive        services, workloads, addresses       zone/derive
 //	status        what proxies say ─▶ rows             zone/status
-//	names         host names ─▶ addresses              zone/names
+//	names         names and addresses of services      zone/names
 //	overview      counts of meshes ─▶ rows             global/overview
 //	reaper        proxies that do not come back        this package
 //	services      states of MeshServices ─▶ rows       this package
@@ -104,7 +104,7 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 	z.envoys = admin.New(s.DB, s.Instance)
 	endpoints := slices.Concat(inspect.Endpoints(s.DB, s.Site), s.Envoy(z.envoys.Ask),
 		[]rest.Endpoint{s.Convergence(c.Name, func(string) bool { return true })})
-	handler, err := s.REST(c, statusOf, endpoints...)
+	handler, err := s.REST(c, api.StatusOf, endpoints...)
 	if err != nil {
 		return err
 	}
@@ -121,6 +121,10 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 	if err := errors.Join(s.Metrics.Register(m), s.Collect(func() []server.Peer { return peers(link) })); err != nil {
 		return err
 	}
+	called := names.Options{
+		DB: s.DB, Apply: s.Feeder.Apply, Site: s.Site, Now: s.Now, Log: s.Component("names"),
+		Ranges: c.IPAM.prefixes(), ReuseAfter: time.Duration(c.IPAM.ReuseAfter),
+	}
 	parts := []func(context.Context) error{
 		func(ctx context.Context) error { return z.engine.Loop(ctx, s.DB, incr.WithAfter(z.published)) },
 		func(ctx context.Context) error {
@@ -130,9 +134,9 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 			return derive.Run(ctx, derive.Options{DB: s.DB, Apply: s.Feeder.Apply, Site: s.Site, Grace: time.Duration(c.MeshService.DeletionGracePeriod), Now: s.Now, Log: s.Component("derive")})
 		},
 		z.status.Run,
-		func(ctx context.Context) error {
-			return names.Run(ctx, names.Options{DB: s.DB, Log: s.Component("names")})
-		},
+		func(ctx context.Context) error { return names.Resolve(ctx, called) },
+		func(ctx context.Context) error { return names.Allocate(ctx, called) },
+		func(ctx context.Context) error { return names.Generate(ctx, called) },
 		z.reap,
 		func(ctx context.Context) error { return z.services(ctx, touch) },
 		split.Run,

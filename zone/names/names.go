@@ -1,176 +1,122 @@
-// Package names resolves the host names that rows use as addresses.
+// Package names keeps what names and addresses stand for in a zone.
 //
-// It owns the rows of [api.Resolutions]. Envoy takes only IP addresses as
-// endpoints, while a Dataplane and the public address of a zone may be a host
-// name. A zone runs it; plans read the rows. It never serves DNS.
+// It owns three things, each with a function that a zone runs:
 //
-//	rows with a host name ─▶ wanted ─▶ resolver, every Interval ─▶ db: Resolution
+//	Resolve    rows with a host name as address ─▶ resolver, every Interval ─▶ db: Resolution
+//	Allocate   service came, went ─▶ compare with its row ─▶ store: VirtualIP
+//	Generate   service, HostnameGenerator changed ─▶ hostname.Directory ─▶ db: Hostnames
+//
+// Plans and statuses read the rows. It never serves DNS.
 //
 // # Why
 //
-// DNS is not pure, so its answers enter as rows. An answer that comes out equal
-// is not written; a name that stops resolving keeps its last answer, because a
+// DNS is not pure, so its answers enter as rows. An answer that comes out equal is
+// not written; a name that stops resolving keeps its last answer, because a
 // resolver that is away must not empty the endpoints of a service.
+//
+// A virtual address is claimed by creating the row of that address, which a store
+// lets one instance do only: there is no leader, and two instances cannot give one
+// address to two services. Should they give two addresses to one service, the first
+// that was stored counts for everybody, and the other is given back. Where a
+// service's address is looked for first follows from its ID, so that it mostly has
+// the same one in a new store, too. When a service goes its row stays for
+// [Options.ReuseAfter]: it has its address again if it comes back, and no caller
+// that still knows the address meets somebody else.
+//
+// Host names follow from rows alone, so every instance finds the same, in memory.
 package names
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
+	"github.com/atoll-mesh/atoll/api/hostname"
+	"github.com/atoll-mesh/atoll/api/store"
 )
 
-// Options of [Run].
+// Options of the functions that a zone runs.
 type Options struct {
-	DB *db.DB
+	DB   *db.DB
+	Site api.Site
+	Log  *slog.Logger
+
 	// Lookup resolves a name; nil: the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]string, error)
 	// Interval is how often names are looked up again. Zero: 10 s.
 	Interval time.Duration
-	Log      *slog.Logger
+
+	// Apply stores virtual addresses.
+	Apply func(context.Context, []store.Op) (store.Revision, error)
+	// Ranges are where the virtual addresses of each kind of services are taken
+	// from. A service keeps an address that is outside.
+	Ranges map[string]netip.Prefix
+	// ReuseAfter is how long the address of a service that went is kept for it.
+	ReuseAfter time.Duration
+	Now        func() time.Time
 }
 
-var errNoAddress = errors.New("it has no address")
+// marks is what the next turn looks at.
+type marks struct {
+	wake chan struct{}
 
-// lookupTime bounds one look-up.
-const lookupTime = 5 * time.Second
-
-// Run resolves names until the context ends.
-func Run(ctx context.Context, o Options) error {
-	if o.Lookup == nil {
-		o.Lookup = net.DefaultResolver.LookupHost
-	}
-	if o.Interval == 0 {
-		o.Interval = 10 * time.Second
-	}
-	wake := make(chan struct{}, 1)
-	stop := o.DB.OnCommit(func(c db.Commit) {
-		for _, ch := range c.Changes {
-			if len(hostsOf(ch.New)) > 0 {
-				select {
-				case wake <- struct{}{}:
-				default:
-				}
-				return
-			}
-		}
-	})
-	defer stop()
-	tick := time.NewTicker(o.Interval)
-	defer tick.Stop()
-	for {
-		resolve(ctx, o)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-wake:
-		case <-tick.C:
-		}
-	}
+	mu  sync.Mutex
+	ids map[api.ID]struct{}
 }
 
-// hostsOf lists the host names that a row uses as addresses.
-func hostsOf(row any) []string {
-	var hosts []string
-	add := func(address string) {
-		if _, err := netip.ParseAddr(address); err != nil && address != "" {
-			hosts = append(hosts, address)
-		}
-	}
-	switch row := row.(type) {
-	case *api.Object[api.Dataplane]:
-		if row != nil {
-			add(row.Spec.Networking.Address)
-		}
-	case *api.Object[api.MeshZoneAddress]:
-		if row != nil {
-			add(row.Spec.Address)
-		}
-	}
-	return hosts
-}
+func newMarks() *marks { return &marks{wake: make(chan struct{}, 1), ids: map[api.ID]struct{}{}} }
 
-// resolve looks up every name in use and writes what changed.
-func resolve(ctx context.Context, o Options) {
-	snap := o.DB.Snapshot()
-	wanted := map[string]bool{}
-	for dp := range api.Dataplanes.All(snap) {
-		for _, h := range hostsOf(dp) {
-			wanted[h] = true
-		}
-	}
-	for a := range api.MeshZoneAddresses.All(snap) {
-		for _, h := range hostsOf(a) {
-			wanted[h] = true
-		}
-	}
-	answers := lookup(ctx, o, wanted)
-	var puts []*api.Resolution
-	for host, addresses := range answers {
-		if have, ok := api.Resolutions.Get(snap, host); !ok || !slices.Equal(have.Addresses, addresses) {
-			puts = append(puts, &api.Resolution{Host: host, Addresses: addresses})
-		}
-	}
-	var gone []string
-	for r := range api.Resolutions.All(snap) {
-		if !wanted[r.Host] {
-			gone = append(gone, r.Host)
-		}
-	}
-	if len(puts)+len(gone) == 0 {
+func (m *marks) add(ids ...api.ID) {
+	if len(ids) == 0 {
 		return
 	}
-	_, err := o.DB.Write(func(tx *db.Tx) error {
-		for _, p := range puts {
-			api.Resolutions.Put(tx, p)
-		}
-		for _, host := range gone {
-			api.Resolutions.Delete(tx, host)
-		}
-		return nil
-	})
-	if err != nil {
-		o.Log.Error("addresses of host names cannot be entered", "error", err)
+	m.mu.Lock()
+	for _, id := range ids {
+		m.ids[id] = struct{}{}
+	}
+	m.mu.Unlock()
+	select {
+	case m.wake <- struct{}{}:
+	default:
 	}
 }
 
-// parallel bounds the look-ups under way.
-const parallel = 16
+func (m *marks) take() map[api.ID]struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ids := m.ids
+	m.ids = map[api.ID]struct{}{}
+	return ids
+}
 
-func lookup(ctx context.Context, o Options, hosts map[string]bool) map[string][]string {
-	var (
-		mu    sync.Mutex
-		group sync.WaitGroup
-		slots = make(chan struct{}, parallel)
-		out   = map[string][]string{}
-	)
-	for host := range hosts {
-		slots <- struct{}{}
-		group.Go(func() {
-			defer func() { <-slots }()
-			ctx, cancel := context.WithTimeout(ctx, lookupTime)
-			defer cancel()
-			addresses, err := o.Lookup(ctx, host)
-			if err == nil && len(addresses) == 0 {
-				err = errNoAddress
-			}
-			if err != nil {
-				o.Log.Warn("a host name does not resolve; its last answer stays", "host", host, "error", err)
-				return
-			}
-			slices.Sort(addresses)
-			mu.Lock()
-			out[host] = addresses
-			mu.Unlock()
-		})
+// headOf is what changed if it is a row of one of the kinds; a row that went is in Old.
+func headOf(c db.Change, kinds ...api.AnyKind) (*api.Meta, bool) {
+	for _, k := range kinds {
+		if k.Info().Name != c.Table {
+			continue
+		}
+		row, ok := c.New.(api.Row)
+		if !ok {
+			row, ok = c.Old.(api.Row)
+		}
+		if ok {
+			return row.Head(), true
+		}
 	}
-	group.Wait()
-	return out
+	return nil, false
+}
+
+// servicesIn lists the services of the kinds that have names and addresses.
+func servicesIn(r db.Reader) []api.ID {
+	var ids []api.ID
+	for _, k := range hostname.Kinds {
+		for row := range k.AllRows(r) {
+			ids = append(ids, row.Head().ID)
+		}
+	}
+	return ids
 }

@@ -44,13 +44,13 @@ func (r *resolver) set(host string, addresses ...string) {
 	}
 }
 
-func TestNames(t *testing.T) {
+func TestResolve(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, r := db.New(api.Schema), &resolver{answers: map[string][]string{}}
 		ctx, cancel := context.WithCancel(context.Background())
 		var all sync.WaitGroup
 		all.Go(func() {
-			_ = names.Run(ctx, names.Options{DB: d, Lookup: r.lookup, Interval: time.Minute, Log: slog.New(slog.DiscardHandler)})
+			_ = names.Resolve(ctx, names.Options{DB: d, Lookup: r.lookup, Interval: time.Minute, Log: slog.New(slog.DiscardHandler)})
 		})
 		defer func() { cancel(); all.Wait() }()
 		dataplane := func(name, address string) {
