@@ -30,6 +30,7 @@ var scenarios = []struct {
 	{"MeshCircuitBreaker", circuitBreaker},
 	{"MeshHealthCheck", healthCheck},
 	{"MeshRetry", retries},
+	{"MeshProxyPatch", proxyPatch},
 }
 
 func TestPolicies(t *testing.T) {

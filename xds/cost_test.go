@@ -229,6 +229,7 @@ func TestCostOfPolicies(t *testing.T) {
 	toOne := func(kind, conf string) string {
 		return "type: " + kind + "\nmesh: default\nname: one\nspec: {to: [{targetRef: {kind: MeshService, labels: {kuma.io/display-name: s007}}, default: " + conf + "}]}\n"
 	}
+	const patch = "type: MeshProxyPatch\nmesh: default\nname: one\nspec: {default: {appendModifications: [{cluster: {operation: Patch, match: {name: kri_msvc_default_east__s007_http}, value: 'connectTimeout: %s'}}]}}\n"
 	bubble(t, func(t *testing.T) {
 		p := newPlane(t, costMesh())
 		m := connected(p)
@@ -256,6 +257,13 @@ func TestCostOfPolicies(t *testing.T) {
 				cost{ // only requests hear of it: no cluster is made anew
 					Ran:  ran{"retries": 1, "client-keys": 1, "retries-to": 1, "calls": 200, "reach": 1, "cluster": 1, "routes": 1, "encode.routes": 1},
 					Sent: sent{"RDS +1": 40}, Proxies: 40,
+				},
+			},
+			{
+				"MeshProxyPatch", fmt.Sprintf(patch, "1s"), fmt.Sprintf(patch, "2s"),
+				cost{
+					Ran:  ran{"patches": 1, "client-keys": 1, "own-keys": 1, "patches-for": 1, "patches-structure": 1, "patches-on": 3, "cluster": 200, "inbound-cluster": 999, "encode.cluster": 1},
+					Sent: sent{"CDS +1": 40, "EDS +1": 40}, Proxies: 40,
 				},
 			},
 		} {

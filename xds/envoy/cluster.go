@@ -78,7 +78,7 @@ func (w *work) upstreamHTTP(c ir.Cluster) *upstreamhttpv3.HttpProtocolOptions {
 // Endpoints is the Envoy assignment of e. One without localities is valid: it says that there is nobody.
 // https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/config/endpoint/v3/endpoint.proto
 func Endpoints(e ir.Endpoints) (*endpointv3.ClusterLoadAssignment, error) {
-	return finish(new(work), e.Cluster, e.Patches, assignment(e.Cluster, e.Localities))
+	return finish(new(work), e.Cluster, nil, assignment(e.Cluster, e.Localities))
 }
 
 func assignment(cluster string, localities []ir.Locality) *endpointv3.ClusterLoadAssignment {

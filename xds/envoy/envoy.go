@@ -65,13 +65,13 @@ func (w *work) pack(m message) *anypb.Any {
 	return packed
 }
 
-// finish hands out a complete resource, or all that is wrong with it.
+// finish hands out a complete resource, patched, or all that is wrong with it.
 func finish[M message](w *work, name string, patches []ir.Patch, m M) (M, error) {
-	if len(patches) > 0 {
-		w.fail("patches are not supported, asked for by %s", patches[0].Policy)
-	}
 	if err := m.ValidateAll(); err != nil {
 		w.faults = append(w.faults, err)
+	}
+	if len(w.faults) == 0 {
+		w.patch(m, patches)
 	}
 	if len(w.faults) > 0 {
 		var none M

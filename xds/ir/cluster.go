@@ -41,7 +41,6 @@ type ClientTLS struct {
 type Endpoints struct {
 	Cluster    string     `json:"cluster"`
 	Localities []Locality `json:"localities,omitempty"` // sorted by priority, region, zone, sub-zone
-	Patches    []Patch    `json:"patches,omitempty"`
 }
 
 // Locality is endpoints in one place. Those of priority 1 are used as far as those of priority 0 are not healthy enough.

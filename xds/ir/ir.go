@@ -36,13 +36,18 @@ const (
 	OriginOutbound Origin = "outbound"
 	OriginIngress  Origin = "ingress"
 	OriginEgress   Origin = "egress"
+	OriginPatch    Origin = "mesh-proxy-patch" // what a patch added
 )
 
-// Patch is a change that a user wants on the finished resource, in a form that only package xds/envoy reads. It makes the
-// resource a variant of its own.
+// Patch is a change that a user wants on a finished resource, in Envoy's own words. It makes the resource a variant of its
+// own. A list of patches is applied in order.
 type Patch struct {
-	Policy string          `json:"policy"` // KRI of the policy that asks for it
-	Value  json.RawMessage `json:"value"`
+	Policy    string          `json:"policy"`              // KRI of the policy that asks for it
+	Target    string          `json:"target"`              // cluster, listener, networkFilter, httpFilter or virtualHost
+	Operation string          `json:"operation"`           // Add, Remove, Patch; of filters AddFirst, AddBefore, AddAfter, AddLast
+	Name      string          `json:"name,omitempty"`      // of the filter or virtual host; empty: all
+	Value     json.RawMessage `json:"value,omitempty"`     // JSON of the protobuf
+	JSONPatch json.RawMessage `json:"jsonPatch,omitempty"` // RFC 6902, in place of Value
 }
 
 // Address is where something listens: a host and a port, or a Unix socket if Pipe is set.

@@ -39,10 +39,10 @@ func addAdmin(r *incr.Run, own *Set, dp *api.Object[api.Dataplane]) {
 		if c.AdminSocket != "" {
 			at = ir.Address{Pipe: c.AdminSocket}
 		}
-		own.Clusters[adminName] = adminClusterBytes.Ref(adminKey{adminName, at})
+		own.Clusters[adminName] = adminClusterBytes.Ref(newAdminKey(r, dp, adminName, at))
 	}
 	if c.ReadinessPort != 0 {
-		own.Clusters[readinessName] = adminClusterBytes.Ref(adminKey{readinessName, ir.Address{Host: host, Port: c.ReadinessPort}})
+		own.Clusters[readinessName] = adminClusterBytes.Ref(newAdminKey(r, dp, readinessName, ir.Address{Host: host, Port: c.ReadinessPort}))
 	}
 	if adminOffer(r, dp.ID) != "" {
 		own.Listeners[adminName] = adminListenerBytes.Ref(dp.ID)
@@ -80,12 +80,18 @@ func adminOffer(r db.Reader, proxy api.ID) string {
 type adminKey struct {
 	Name    string
 	Address ir.Address
+	Patches word[[]ir.Patch]
+}
+
+func newAdminKey(r *incr.Run, dp *api.Object[api.Dataplane], name string, at ir.Address) adminKey {
+	return adminKey{name, at, patchWord(clusterPatches(r, ownClass(r, dp), ir.OriginAdmin, name))}
 }
 
 var adminClusterBytes = incr.NewQuery("encode.admin-cluster", func(r *incr.Run, k adminKey) *wire.Resource {
 	return encode(r, wire.Cluster, k.Name, envoy.Cluster, ir.Cluster{
 		Name: k.Name, Origin: ir.OriginAdmin, ConnectTimeout: systemConnect, TrackRemaining: true,
-		Static: []ir.Locality{{Endpoints: []ir.Endpoint{{Address: k.Address}}}},
+		Static:  []ir.Locality{{Endpoints: []ir.Endpoint{{Address: k.Address}}}},
+		Patches: k.Patches.value(),
 	})
 }, sameBytes)
 
@@ -105,6 +111,10 @@ var adminListenerBytes = incr.NewQuery("encode.admin-listener", func(r *incr.Run
 	if !ok || address == "" || leaf.Name != address {
 		return nil
 	}
+	dp, ok := api.Dataplanes.Get(r, proxy)
+	if !ok {
+		return nil
+	}
 	to := func(cluster string, match ir.PathMatch) ir.Route {
 		return ir.Route{Match: ir.RouteMatch{Path: match}, Forward: &ir.Forward{Backends: []ir.Backend{{Cluster: cluster}}}}
 	}
@@ -119,6 +129,7 @@ var adminListenerBytes = incr.NewQuery("encode.admin-listener", func(r *incr.Run
 		Name: adminName, Origin: ir.OriginAdmin, Direction: ir.Inbound,
 		Address:   ir.Address{Host: firstAddress(r, address), Port: c.AdminPort},
 		ReusePort: reusePort(r, proxy),
+		Patches:   listenerPatches(r, ownClass(r, dp), ir.OriginAdmin, adminName, nil),
 		Chains: []ir.Chain{
 			{HTTP: serve(ready)},
 			{

@@ -64,6 +64,7 @@ func settingsOf(r *incr.Run, k clusterKey) clusterSettings {
 	said := callsTo.Get(r, callsKey{Class: k.Class, Port: k.To.Port})
 	t := said.Timeouts
 	s := clusterSettings{Port: k.To.Port, Identity: k.Identity, Connect: t.Connect, Breaker: said.Breaker, Health: said.Health.of(k.To.Protocol)}
+	s.Patches = patchWord(clusterPatches(r, k.Class, ir.OriginOutbound, k.To.Port.Name()))
 	if k.To.Protocol == "http" || k.To.Protocol == "http2" { // of grpc the contract leaves them out
 		s.Idle, s.MaxStream, s.MaxConnection = t.Idle, t.MaxStream, t.MaxConnection
 	}
@@ -78,6 +79,7 @@ type clusterSettings struct {
 	Idle, MaxStream, MaxConnection ir.Duration
 	Breaker                        word[ir.Breaker]
 	Health                         word[ir.HealthCheck]
+	Patches                        word[[]ir.Patch]
 }
 
 // callable reports whether proxies with an identity can call a port. A name that
@@ -113,7 +115,7 @@ func (k clusterSettings) cluster(r *incr.Run) ir.Cluster {
 		Name: k.Port.Name(), Origin: ir.OriginOutbound, ConnectTimeout: k.Connect,
 		// Between proxies requests travel over HTTP/2 whatever the ends speak.
 		Protocol: ir.HTTP2, IdleTimeout: k.Idle, MaxStream: k.MaxStream, MaxConnection: k.MaxConnection,
-		TLS: clientTLS(r, k), Breaker: k.Breaker.value(), TrackRemaining: true,
+		TLS: clientTLS(r, k), Breaker: k.Breaker.value(), TrackRemaining: true, Patches: k.Patches.value(),
 	}
 	if k.Health != (word[ir.HealthCheck]{}) {
 		out.HealthCheck = new(k.Health.value())

@@ -69,6 +69,7 @@ type routeSettings struct {
 	Rules           word[[]ir.Route]
 	Request, Stream ir.Duration
 	Retry           word[*ir.Retry]
+	Patches         word[[]ir.Patch]
 }
 
 func routeSettingsOf(r *incr.Run, k routesKey) routeSettings {
@@ -77,6 +78,7 @@ func routeSettingsOf(r *incr.Run, k routesKey) routeSettings {
 		Port: k.To.Port, Request: said.Timeouts.Request, Stream: said.Timeouts.StreamIdle,
 		Retry: said.Retries.of(k.To.Protocol),
 	}
+	out.Patches = patchWord(routePatches(r, k.Class, ir.OriginOutbound, k.To.Port.Name()))
 	rules := httpRulesFor.Get(r, k.calls())
 	if len(rules) == 0 {
 		return out
@@ -311,7 +313,9 @@ func (k routeSettings) config() ir.RouteConfig {
 			Retry: k.Retry.value(),
 		}})
 	}
-	return ir.RouteConfig{Name: name, Origin: ir.OriginOutbound, Hosts: []ir.VirtualHost{{Name: name, Routes: list}}}
+	return ir.RouteConfig{
+		Name: name, Origin: ir.OriginOutbound, Hosts: []ir.VirtualHost{{Name: name, Routes: list}}, Patches: k.Patches.value(),
+	}
 }
 
 func catchesAll(m ir.RouteMatch) bool {

@@ -23,7 +23,17 @@ type sectionKey struct {
 // there to give the proxy an identity.
 const noServicePort = 49151
 
-func inboundName(in api.Inbound) string { return "self_inbound_dp_" + in.Section() }
+const inboundPrefix = "self_inbound_dp_"
+
+func inboundName(in api.Inbound) string { return inboundPrefix + in.Section() }
+
+// inboundTags is what patches select an inbound by.
+func inboundTags(dp *api.Object[api.Dataplane], name string) map[string]string {
+	if len(dp.Labels) == 0 {
+		return nameTag(name)
+	}
+	return dp.Labels
+}
 
 // addInbounds names a listener and a cluster for each inbound. Of two with one
 // name the first stays, as Envoy would have it.
@@ -82,14 +92,12 @@ var inbound = incr.NewQuery("inbound", func(r *incr.Run, k listenerKey) *ir.List
 	} else {
 		chain.TCP = &ir.TCP{StatName: name, Backends: []ir.Backend{{Cluster: name}}, IdleTimeout: all.Idle}
 	}
-	tags := dp.Labels
-	if len(tags) == 0 {
-		tags = map[string]string{"kuma.io/unified-name": name}
-	}
+	tags := inboundTags(dp, name)
 	return &ir.Listener{
 		Name: name, Origin: ir.OriginInbound, Direction: ir.Inbound, Tags: tags,
 		Address:   ir.Address{Host: firstAddress(r, cmp.Or(in.Address, dp.Spec.Networking.Address)), Port: in.Port},
 		ReusePort: reusePort(r, dp.ID), Chains: []ir.Chain{chain},
+		Patches: listenerPatches(r, ownClass(r, dp), ir.OriginInbound, name, tags),
 	}
 }, func(a, b *ir.Listener) bool { return reflect.DeepEqual(a, b) })
 
@@ -121,6 +129,7 @@ var inboundCluster = incr.NewQuery("inbound-cluster", func(r *incr.Run, k listen
 			Port: cmp.Or(in.ServicePort, in.Port),
 		}}}}},
 	}
+	c.Patches = clusterPatches(r, ownClass(r, dp), c.Origin, c.Name)
 	switch protocolOf(in.Protocol) {
 	case "http":
 		c.Protocol, c.IdleTimeout, c.MaxStream, c.MaxConnection = ir.HTTP1, all.Idle, all.MaxStream, all.MaxConnection

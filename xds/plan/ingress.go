@@ -9,6 +9,7 @@ import (
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/incr"
+	"github.com/atoll-mesh/atoll/api/policy"
 	"github.com/atoll-mesh/atoll/xds/envoy"
 	"github.com/atoll-mesh/atoll/xds/ir"
 	"github.com/atoll-mesh/atoll/xds/wire"
@@ -45,20 +46,28 @@ var exposures = incr.NewQuery("exposures", func(r *incr.Run, mesh string) []expo
 }, slices.Equal[[]exposed])
 
 // ingressSet is the clusters and endpoints behind an ingress, the same for all
-// ingresses of the zone. An ingress sees only TLS: it reads the server name and
+// ingresses of the zone that get the same patches. An ingress sees only TLS: it reads the server name and
 // passes the bytes on.
-var ingressSet = incr.NewQuery("ingress-set", func(r *incr.Run, mesh string) *Set {
+var ingressSet = incr.NewQuery("ingress-set", func(r *incr.Run, c policy.Class) *Set {
 	s := newSet()
-	for _, x := range exposures.Get(r, mesh) {
+	for _, x := range exposures.Get(r, c.Proxy().Mesh) {
 		name := x.Port.Name()
-		s.Clusters[name] = ingressClusterBytes.Ref(x.Port)
+		s.Clusters[name] = ingressClusterBytes.Ref(ingressClusterKey{x.Port, patchWord(clusterPatches(r, c, ir.OriginIngress, name))})
 		s.Endpoints[name] = endpointsBytes.Ref(endpointsKey{x.Port, View{Ingress: true}})
 	}
 	return s
 }, equalSets)
 
-var ingressClusterBytes = incr.NewQuery("encode.ingress-cluster", func(r *incr.Run, p Port) *wire.Resource {
-	return encode(r, wire.Cluster, p.Name(), envoy.Cluster, ir.Cluster{Name: p.Name(), Origin: ir.OriginIngress, ConnectTimeout: systemConnect, TrackRemaining: true})
+type ingressClusterKey struct {
+	Port    Port
+	Patches word[[]ir.Patch]
+}
+
+var ingressClusterBytes = incr.NewQuery("encode.ingress-cluster", func(r *incr.Run, k ingressClusterKey) *wire.Resource {
+	name := k.Port.Name()
+	return encode(r, wire.Cluster, name, envoy.Cluster, ir.Cluster{
+		Name: name, Origin: ir.OriginIngress, ConnectTimeout: systemConnect, TrackRemaining: true, Patches: k.Patches.value(),
+	})
 }, sameBytes)
 
 // listenerKey is a listener that a Dataplane declares: an inbound or, for zone
@@ -97,13 +106,19 @@ var ingressListener = incr.NewQuery("ingress-listener", func(r *incr.Run, k list
 	if len(l.Chains) == 0 {
 		return nil
 	}
+	l.Patches = listenerPatches(r, ownClass(r, dp), l.Origin, l.Name, nil)
 	return l
 }, func(a, b *ir.Listener) bool { return reflect.DeepEqual(a, b) })
 
+const (
+	ingressPrefix = "self_zoneingress_dp_"
+	egressPrefix  = "self_zoneegress_dp_"
+)
+
 func zoneListenerName(l api.ZoneListener) string {
-	kind := "self_zoneingress_dp_"
+	kind := ingressPrefix
 	if l.Type == "ZoneEgress" {
-		kind = "self_zoneegress_dp_"
+		kind = egressPrefix
 	}
 	return kind + cmp.Or(l.Name, strconv.Itoa(int(l.Port)))
 }
@@ -119,7 +134,7 @@ func addIngress(r *incr.Run, own *Set, dp *api.Object[api.Dataplane]) {
 		if l.Type != "ZoneIngress" {
 			continue
 		}
-		set := ingressSet.Get(r, dp.Mesh)
+		set := ingressSet.Get(r, ownClass(r, dp))
 		for name, ref := range set.Clusters {
 			own.Clusters[name] = ref
 		}

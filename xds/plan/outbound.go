@@ -82,7 +82,15 @@ func decodeOutbounds(rest string) (list []outbound) {
 // class is what all proxies of a class share: for each destination a listener,
 // routes, clusters and endpoints.
 var class = incr.NewQuery("class", func(r *incr.Run, k Class) *Set {
-	return newClient(r, k).set()
+	c := newClient(r, k)
+	s := c.set()
+	structure.Get(r, k.Policy).restructure(s, true, func(_ wire.Type, name string) (ir.Origin, map[string]string) {
+		if k, ok := c.listeners[name]; ok {
+			name = k.Port.Name()
+		}
+		return ir.OriginOutbound, nameTag(name)
+	})
+	return s
 }, equalSets)
 
 // client is the outbounds of one class: the keys of their resources, by name.
@@ -148,6 +156,7 @@ func (c *client) outbound(out outbound) {
 // address, has the address in its name.
 func (c *client) listener(k outboundKey) {
 	_, k.Second = c.listeners[k.name()]
+	k.Patches = patchWord(listenerPatches(c.r, c.class.Policy, ir.OriginOutbound, k.name(), nameTag(k.Port.Name())))
 	c.listeners[k.name()] = k
 }
 
@@ -190,6 +199,7 @@ type outboundKey struct {
 	Address  ir.Address
 	Timeout  ir.Duration // http: for the headers of a request; tcp: of a connection without traffic
 	Connects uint32      // tcp: how often connecting is tried
+	Patches  word[[]ir.Patch]
 }
 
 func (k outboundKey) name() string {
@@ -213,9 +223,12 @@ var outboundListener = incr.NewQuery("outbound", func(r *incr.Run, k outboundKey
 	}
 	return ir.Listener{
 		Name: k.name(), Origin: ir.OriginOutbound, Direction: ir.Outbound, Address: k.Address,
-		Tags: map[string]string{"kuma.io/unified-name": name}, Chains: []ir.Chain{chain},
+		Tags: nameTag(name), Chains: []ir.Chain{chain}, Patches: k.Patches.value(),
 	}
 }, func(a, b ir.Listener) bool { return reflect.DeepEqual(a, b) })
+
+// nameTag is the tags of what has none of its own.
+func nameTag(name string) map[string]string { return map[string]string{"kuma.io/unified-name": name} }
 
 var outboundBytes = incr.NewQuery("encode.outbound", func(r *incr.Run, k outboundKey) *wire.Resource {
 	return encode(r, wire.Listener, k.name(), envoy.Listener, outboundListener.Get(r, k))

@@ -47,6 +47,7 @@ import (
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/incr"
+	"github.com/atoll-mesh/atoll/xds/ir"
 	"github.com/atoll-mesh/atoll/xds/wire"
 )
 
@@ -113,6 +114,19 @@ func (p *Plan) All(t wire.Type, yield func(name string, ref Ref) bool) {
 	}
 }
 
+// ownOrigin is the origin and the tags of a resource of the proxy's own.
+func ownOrigin(dp *api.Object[api.Dataplane], name string) (ir.Origin, map[string]string) {
+	switch {
+	case strings.HasPrefix(name, inboundPrefix):
+		return ir.OriginInbound, inboundTags(dp, name)
+	case strings.HasPrefix(name, egressPrefix):
+		return ir.OriginEgress, nil
+	case name == adminName || name == readinessName:
+		return ir.OriginAdmin, nil
+	}
+	return ir.OriginIngress, nil
+}
+
 func newSet() *Set {
 	return &Set{Clusters: Names{}, Endpoints: Names{}, Secrets: Names{}, Listeners: Names{}, Routes: Names{}}
 }
@@ -141,6 +155,9 @@ func proxyPlan(r *incr.Run, id api.ID) *Plan {
 	addInbounds(own, dp)
 	addIngress(r, own, dp)
 	addAdmin(r, own, dp)
+	structure.Get(r, ownClass(r, dp)).restructure(own, false, func(_ wire.Type, name string) (ir.Origin, map[string]string) {
+		return ownOrigin(dp, name)
+	})
 	return &Plan{Own: own, Class: class.Get(r, classKey(r, dp, who))}
 }
 

@@ -127,6 +127,18 @@ var labelled = incr.NewQuery("labelled", func(r *incr.Run, k labelledKey) []api.
 	return ids
 }, slices.Equal[[]api.ID])
 
+// ownPolicy is what policies of a kind say of a proxy as such.
+type ownPolicy[V any] struct{ *incr.Query[policy.Class, V] }
+
+// newOwnPolicy: mean gets the confs of the policies that select the class, the most
+// important last.
+func newOwnPolicy[S, C, V any](name string, set policySet[S], conf func(*S) C, mean func(policy.Rule[C]) V) ownPolicy[V] {
+	return ownPolicy[V]{incr.NewQuery(name, func(r *incr.Run, c policy.Class) V {
+		rule, _ := policy.Single(set.selected(r, c), conf)
+		return mean(rule)
+	}, func(a, b V) bool { return reflect.DeepEqual(a, b) })}
+}
+
 // convert is f of each of the list.
 func convert[E, T any](list []E, f func(E) T) []T {
 	out := make([]T, len(list))
@@ -189,9 +201,16 @@ var callsTo = incr.NewQuery("calls", func(r *incr.Run, k callsKey) calls {
 }, func(a, b calls) bool { return a == b })
 
 // clientKeys are the labels of policies about what proxies call, serverKeys those
-// of policies about who calls.
+// of policies about who calls, ownKeys those of policies about the proxy as such.
 var (
 	clientKeys = labelKeys("client-keys", timeoutSet.keys, breakerSet.keys, healthSet.keys, httpRouteSet.keys,
+		patchSet.keys,
 		retrySet.keys)
 	serverKeys = labelKeys("server-keys", timeoutSet.keys, breakerSet.keys, permissionSet.keys)
+	ownKeys    = labelKeys("own-keys", patchSet.keys)
 )
+
+// ownClass is a proxy as policies about it as such see it.
+func ownClass(r *incr.Run, dp *api.Object[api.Dataplane]) policy.Class {
+	return policy.Of(dp, ownKeys.Get(r, dp.Mesh), nil).Class()
+}
