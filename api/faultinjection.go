@@ -52,7 +52,8 @@ type HTTPFault struct {
 
 // AbortFault answers without asking the application.
 type AbortFault struct {
-	// The status of the answer, such as 503.
+	// The status of the answer, such as 503; below 200 is no answer, and nothing
+	// happens.
 	HTTPStatus int32 `json:"httpStatus" req:"true" range:"100,599"`
 	// The share of the requests; decimals as text: "0.5".
 	Percentage IntOrString `json:"percentage" req:"true" range:"0,100"`
@@ -68,7 +69,7 @@ type DelayFault struct {
 
 // BandwidthFault answers slowly.
 type BandwidthFault struct {
-	// A number with its unit, kbps, Mbps or Gbps: "50 Mbps".
+	// Bits per second, a number with its unit, kbps, Mbps or Gbps: "50 Mbps".
 	Limit string `json:"limit" req:"true"`
 	// The share of the responses; decimals as text: "0.5".
 	Percentage IntOrString `json:"percentage" req:"true" range:"0,100"`

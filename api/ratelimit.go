@@ -27,7 +27,8 @@ type MeshRateLimitTo struct {
 
 // MeshRateLimitRule is about calls from those that match; no matches: from all.
 type MeshRateLimitRule struct {
-	// The callers, any one of the list, which share the limit; absent: all.
+	// The callers, any one of the list, which share the limit; absent: all. Of
+	// several rules for one caller the narrower wins, value by value.
 	Matches []Match `json:"matches,omitempty"`
 	// The limits. For callers told apart by SPIFFE ID only http can be set.
 	Default MeshRateLimitConf `json:"default,omitzero"`
@@ -49,7 +50,8 @@ type LocalRateLimit struct {
 
 // LocalHTTPRateLimit limits requests.
 type LocalHTTPRateLimit struct {
-	// Switches the limit off, where a wider policy switches it on.
+	// Switches the limit off, where a wider policy switches it on; false switches
+	// it on again.
 	Disabled *bool `json:"disabled,omitempty"`
 	// How many requests are passed on.
 	RequestRate *Rate `json:"requestRate,omitempty"`
@@ -76,7 +78,7 @@ type Rate struct {
 
 // OnRateLimit is the answer to a request beyond the limit; Envoy's status is 429.
 type OnRateLimit struct {
-	// The HTTP status. Absent: 429.
+	// The HTTP status, 400 or more. Absent, less, or none that Envoy knows: 429.
 	Status *uint32 `json:"status,omitempty"`
 	// Headers of the answer, such as {set: [{name: x-rate-limited, value:
 	// "true"}]}.

@@ -31,6 +31,8 @@ var scenarios = []struct {
 	{"MeshHealthCheck", healthCheck},
 	{"MeshRetry", retries},
 	{"MeshProxyPatch", proxyPatch},
+	{"MeshFaultInjection", faultInjection},
+	{"MeshRateLimit", rateLimit},
 }
 
 func TestPolicies(t *testing.T) {
@@ -273,7 +275,8 @@ func (l *lab) dial(t testing.TB, to string) (c net.Conn, name string, err error)
 	if err != nil {
 		return nil, "", err
 	}
-	t.Cleanup(func() { c.Close() })
+	opened := c
+	t.Cleanup(func() { opened.Close() })
 	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return nil, "", err
 	}

@@ -53,6 +53,12 @@ func (w *work) http(l ir.Listener, c ir.Chain) *listenerv3.Filter {
 			out.LocalReplyConfig = replies
 		}
 	}
+	for _, limit := range h.Limits {
+		out.HttpFilters = append(out.HttpFilters, w.limitRequests(limit))
+	}
+	for _, fault := range h.Faults {
+		out.HttpFilters = append(out.HttpFilters, w.fault(fault))
+	}
 	if h.GRPC {
 		out.HttpFilters = append(out.HttpFilters, w.httpFilter("envoy.filters.http.grpc_stats", &grpcstatsv3.FilterConfig{EmitFilterState: true}))
 	}

@@ -80,6 +80,13 @@ func looksIntoTLS(c ir.Chain) bool {
 			return true
 		}
 	}
+	for callers := range callersOf(c) {
+		for _, one := range callers {
+			if slices.ContainsFunc(append([]ir.PeerMatch{one.Peer}, one.Except...), func(p ir.PeerMatch) bool { return p.SNI != "" }) {
+				return true
+			}
+		}
+	}
 	return false
 }
 
@@ -96,6 +103,9 @@ func (w *work) chain(l ir.Listener, c ir.Chain) *listenerv3.FilterChain {
 	}
 	if c.TLS != nil {
 		out.TransportSocket = w.serverTLS(*c.TLS)
+	}
+	if c.Connections != nil {
+		out.Filters = append(out.Filters, w.limitConnections(*c.Connections))
 	}
 	if comparesPeers(c) {
 		out.Filters = append(out.Filters, w.notePeer())

@@ -238,12 +238,7 @@ func (w *work) peerPredicate(policy string, m ir.PeerMatch) *xdsmatcherv3.Matche
 		all = append(all, w.predicate("envoy.matching.inputs.server_name", &networkinputsv3.ServerNameInput{},
 			&xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Exact{Exact: m.SNI}}))
 	}
-	if len(all) == 1 {
-		return all[0]
-	}
-	return &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_AndMatcher{
-		AndMatcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_PredicateList{Predicate: all},
-	}}
+	return allHold(all)
 }
 
 func (w *work) predicate(name string, input message, match *xdsmatcherv3.StringMatcher) *xdsmatcherv3.Matcher_MatcherList_Predicate {

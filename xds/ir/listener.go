@@ -29,6 +29,7 @@ type Chain struct {
 	Name        string       `json:"name,omitempty"`
 	Match       ChainMatch   `json:"match,omitzero"`
 	TLS         *ServerTLS   `json:"tls,omitempty"`         // nil: bytes are taken as they come
+	Connections *Rate        `json:"connections,omitempty"` // new ones beyond it are closed at once; nil: no limit
 	Permissions *Permissions `json:"permissions,omitempty"` // nil: everybody may; non-nil and empty: nobody may
 	HTTP        *HTTP        `json:"http,omitempty"`
 	TCP         *TCP         `json:"tcp,omitempty"`
@@ -68,16 +69,18 @@ type Inline struct {
 // HTTP serves requests. Exactly one of Routes and RouteName says where they go: Routes is part of the listener, so changing
 // it makes open connections drain; a named [RouteConfig] changes under them.
 type HTTP struct {
-	StatName              string       `json:"statName,omitempty"` // "": the listener's name
-	GRPC                  bool         `json:"grpc,omitempty"`     // count gRPC messages
-	ForwardPeer           bool         `json:"forwardPeer,omitempty"`
-	NormalizePath         bool         `json:"normalizePath,omitempty"`
-	InternalCIDRs         []string     `json:"internalCIDRs,omitempty"` // callers trusted to set internal headers, "10.0.0.0/8"
-	IdleTimeout           Duration     `json:"idleTimeout,omitzero"`    // of a connection without requests
-	StreamIdleTimeout     Duration     `json:"streamIdleTimeout,omitzero"`
-	RequestHeadersTimeout Duration     `json:"requestHeadersTimeout,omitzero"` // time for a request's headers to arrive
-	Routes                *RouteConfig `json:"routes,omitempty"`
-	RouteName             string       `json:"routeName,omitempty"`
+	StatName              string         `json:"statName,omitempty"` // "": the listener's name
+	GRPC                  bool           `json:"grpc,omitempty"`     // count gRPC messages
+	ForwardPeer           bool           `json:"forwardPeer,omitempty"`
+	NormalizePath         bool           `json:"normalizePath,omitempty"`
+	InternalCIDRs         []string       `json:"internalCIDRs,omitempty"` // callers trusted to set internal headers, "10.0.0.0/8"
+	IdleTimeout           Duration       `json:"idleTimeout,omitzero"`    // of a connection without requests
+	StreamIdleTimeout     Duration       `json:"streamIdleTimeout,omitzero"`
+	RequestHeadersTimeout Duration       `json:"requestHeadersTimeout,omitzero"` // time for a request's headers to arrive
+	Limits                []RequestLimit `json:"limits,omitempty"`               // after Permissions: who is refused counts against none
+	Faults                []Fault        `json:"faults,omitempty"`               // after Limits: what is refused anyway is not held
+	Routes                *RouteConfig   `json:"routes,omitempty"`
+	RouteName             string         `json:"routeName,omitempty"`
 }
 
 // TCP forwards bytes.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/incr"
@@ -59,17 +60,23 @@ var Explain = incr.NewQuery("explain", func(r *incr.Run, id api.ID) *Explained {
 
 func whyInbound(r *incr.Run, dp *api.Object[api.Dataplane], section string) map[string]any {
 	why := map[string]any{}
-	k := sectionKey{policy.Of(dp, serverKeys.Get(r, dp.Mesh), []string{section}).Class(), section}
-	rules := policy.InboundRules(timeoutSet.selected(r, k.Class), section, inboundTimeoutRules)
-	if all, ok := policy.CatchAll(rules); ok {
-		why["MeshTimeout"] = fields(all.Explain())
+	k := sectionOf(r, dp, section)
+	whyRules(why, "MeshTimeout", policy.InboundRules(timeoutSet.selected(r, k.Class), section, inboundTimeoutRules))
+	for _, rule := range policy.InboundRules(faultSet.selected(r, k.Class), section, faultRules) {
+		text, _ := json.Marshal(rule.Match)
+		why["MeshFaultInjection "+string(text)] = source(rule.Source)
 	}
-	for _, rule := range rules {
-		if rule.Match.SpiffeID != nil {
-			why["MeshTimeout of "+rule.Match.SpiffeID.Value] = source(rule.Source)
-		}
-	}
+	whyRules(why, "MeshRateLimit", policy.InboundRules(rateLimitSet.selected(r, k.Class), section, rateLimitRules))
 	return why
+}
+
+func whyRules[C any](why map[string]any, kind string, rules []policy.InboundRule[C]) {
+	if all, ok := policy.CatchAll(rules); ok {
+		why[kind] = fields(all.Explain())
+	}
+	for _, peer := range distinctPeers(rules) {
+		why[kind+" of "+strings.TrimSpace(peer.SpiffeID+peer.SpiffeIDPrefix+" "+peer.SNI)] = fields(ruleFor(rules, peer).Explain())
+	}
 }
 
 func whyOutbound(r *incr.Run, p Port, c policy.Class) map[string]any {

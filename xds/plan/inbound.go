@@ -58,9 +58,12 @@ func inboundOf(r *incr.Run, k listenerKey) (*api.Object[api.Dataplane], api.Inbo
 		return nil, api.Inbound{}, sectionKey{}
 	}
 	in := dp.Spec.Networking.Inbound[k.Index]
-	section := in.Section()
-	c := policy.Of(dp, serverKeys.Get(r, dp.Mesh), []string{section}).Class()
-	return dp, in, sectionKey{c, section}
+	return dp, in, sectionOf(r, dp, in.Section())
+}
+
+// sectionOf is an inbound or a listener of the Dataplane.
+func sectionOf(r *incr.Run, dp *api.Object[api.Dataplane], section string) sectionKey {
+	return sectionKey{policy.Of(dp, serverKeys.Get(r, dp.Mesh), []string{section}).Class(), section}
 }
 
 var inbound = incr.NewQuery("inbound", func(r *incr.Run, k listenerKey) *ir.Listener {
@@ -76,12 +79,16 @@ var inbound = incr.NewQuery("inbound", func(r *incr.Run, k listenerKey) *ir.List
 		chain.Permissions = permissionsIn.Get(r, section)
 		chain.Logs = []ir.AccessLog{{Path: "/dev/stdout", Denied: true}}
 	}
+	limits := rateLimitsIn.Get(r, section)
+	chain.Connections = limits.Connections
 	timeouts := timeoutsIn.Get(r, section)
 	all := timeouts.All
 	if isHTTP(protocol) {
 		chain.HTTP = &ir.HTTP{
 			StatName: name, GRPC: protocol == "grpc", ForwardPeer: true, InternalCIDRs: settings(r).InternalCIDRs,
 			IdleTimeout: timeouts.Listener, StreamIdleTimeout: generatorTimeouts.StreamIdle, RequestHeadersTimeout: all.RequestHeaders,
+			Limits: limits.Requests,
+			Faults: faultsIn.Get(r, section),
 			Routes: &ir.RouteConfig{
 				Name: name, Origin: ir.OriginInbound, RemoveRequestHeaders: []string{"x-kuma-tags"},
 				Hosts: []ir.VirtualHost{{Name: name, Routes: []ir.Route{{Forward: &ir.Forward{

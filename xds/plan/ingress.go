@@ -96,11 +96,13 @@ var ingressListener = incr.NewQuery("ingress-listener", func(r *incr.Run, k list
 		Name: zoneListenerName(d), Origin: ir.OriginIngress, Direction: ir.Inbound,
 		Address: ir.Address{Host: firstAddress(r, d.Address), Port: d.Port}, ReusePort: reusePort(r, k.Proxy),
 	}
+	limits := rateLimitsIn.Get(r, sectionOf(r, dp, d.Section()))
 	for _, x := range exposures.Get(r, k.Proxy.Mesh) {
 		name := x.Port.Name()
 		l.Chains = append(l.Chains, ir.Chain{
-			Match: ir.ChainMatch{Transport: "tls", SNI: []string{x.SNI}},
-			TCP:   &ir.TCP{StatName: name, Backends: []ir.Backend{{Cluster: name}}},
+			Match:       ir.ChainMatch{Transport: "tls", SNI: []string{x.SNI}},
+			TCP:         &ir.TCP{StatName: name, Backends: []ir.Backend{{Cluster: name}}},
+			Connections: limits.connections(x.SNI),
 		})
 	}
 	if len(l.Chains) == 0 {

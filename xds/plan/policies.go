@@ -206,8 +206,9 @@ var (
 	clientKeys = labelKeys("client-keys", timeoutSet.keys, breakerSet.keys, healthSet.keys, httpRouteSet.keys,
 		patchSet.keys,
 		retrySet.keys)
-	serverKeys = labelKeys("server-keys", timeoutSet.keys, breakerSet.keys, permissionSet.keys)
-	ownKeys    = labelKeys("own-keys", patchSet.keys)
+	serverKeys = labelKeys("server-keys", timeoutSet.keys, breakerSet.keys, permissionSet.keys,
+		rateLimitSet.keys, faultSet.keys)
+	ownKeys = labelKeys("own-keys", patchSet.keys)
 )
 
 // ownClass is a proxy as policies about it as such see it.

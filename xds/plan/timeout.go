@@ -1,10 +1,6 @@
 package plan
 
 import (
-	"cmp"
-	"math"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/atoll-mesh/atoll/api"
@@ -64,7 +60,10 @@ var timeoutsIn = newInPolicy("timeouts-in", timeoutSet, inboundTimeoutRules, fun
 	if all, ok := policy.CatchAll(rules); ok {
 		out.All, out.Listener = timeoutsOf(all.Conf).Or(defaultTimeouts), ir.Span(0)
 	}
-	out.Peers = peerTimeouts(rules, out.All)
+	for _, peer := range distinctPeers(rules) {
+		t := timeoutsOf(ruleFor(rules, peer).Conf).Or(out.All)
+		out.Peers = append(out.Peers, ir.PeerTimeout{Peer: peer, Timeout: t.Request, IdleTimeout: t.StreamIdle})
+	}
 	return out
 })
 
@@ -72,80 +71,4 @@ func inboundTimeoutRules(s *api.MeshTimeout) []policy.Inbound[api.MeshTimeoutCon
 	return convert(s.Rules, func(rule api.MeshTimeoutRule) policy.Inbound[api.MeshTimeoutConf] {
 		return policy.Inbound[api.MeshTimeoutConf](rule)
 	})
-}
-
-// peerTimeouts: for each caller that a rule names, the merge of all rules that
-// hold for it, least specific first; exact IDs before prefixes, longer prefixes
-// before shorter.
-func peerTimeouts(rules []policy.InboundRule[api.MeshTimeoutConf], all ir.Timeouts) []ir.PeerTimeout {
-	var out []ir.PeerTimeout
-	for _, rule := range rules {
-		if rule.Match.SpiffeID == nil {
-			continue
-		}
-		peer := peerMatch(rule.Match)
-		if slices.ContainsFunc(out, func(o ir.PeerTimeout) bool { return o.Peer == peer }) {
-			continue
-		}
-		t := all
-		for _, other := range leastSpecificFirst(rules) {
-			if other.Match.SpiffeID != nil && holds(other.Match, rule.Match) {
-				t = timeoutsOf(other.Conf).Or(t)
-			}
-		}
-		out = append(out, ir.PeerTimeout{Peer: peer, Timeout: t.Request, IdleTimeout: t.StreamIdle})
-	}
-	slices.SortStableFunc(out, func(a, b ir.PeerTimeout) int {
-		return cmp.Or(-cmp.Compare(len(a.Peer.SpiffeID), len(b.Peer.SpiffeID)), -cmp.Compare(len(a.Peer.SpiffeIDPrefix), len(b.Peer.SpiffeIDPrefix)))
-	})
-	return out
-}
-
-// leastSpecificFirst orders rules so that the later wins: of rules that are
-// equally specific the more important one stays last, as it is in the input.
-func leastSpecificFirst(rules []policy.InboundRule[api.MeshTimeoutConf]) []policy.InboundRule[api.MeshTimeoutConf] {
-	specific := func(m api.Match) (id, sni int) {
-		if m.SNI != nil {
-			sni = 1
-		}
-		switch {
-		case m.SpiffeID == nil:
-			return -1, sni
-		case m.SpiffeID.Type == "Prefix":
-			return len(m.SpiffeID.Value), sni
-		}
-		return math.MaxInt, sni
-	}
-	return slices.SortedStableFunc(slices.Values(rules), func(a, b policy.InboundRule[api.MeshTimeoutConf]) int {
-		aID, aSNI := specific(a.Match)
-		bID, bSNI := specific(b.Match)
-		return cmp.Or(cmp.Compare(aID, bID), cmp.Compare(aSNI, bSNI))
-	})
-}
-
-// holds reports whether every caller that is meets one also meets general.
-func holds(general, one api.Match) bool {
-	if general.SNI != nil && (one.SNI == nil || one.SNI.Value != general.SNI.Value) {
-		return false
-	}
-	g, o := general.SpiffeID, one.SpiffeID
-	if g.Type == "Prefix" {
-		return strings.HasPrefix(o.Value, g.Value)
-	}
-	return o.Type != "Prefix" && o.Value == g.Value
-}
-
-func peerMatch(m api.Match) ir.PeerMatch {
-	var p ir.PeerMatch
-	if m.SpiffeID != nil {
-		if m.SpiffeID.Type == "Prefix" {
-			p.SpiffeIDPrefix = m.SpiffeID.Value
-		} else {
-			p.SpiffeID = m.SpiffeID.Value
-		}
-	}
-	if m.SNI != nil {
-		p.SNI = m.SNI.Value
-	}
-	return p
 }
