@@ -19,7 +19,8 @@ func (i Facts) KRI(id ID, section string) string {
 	return "kri_" + i.Short + "_" + id.Mesh + "_" + id.Zone + "_" + id.Namespace + "_" + id.Name + "_" + section
 }
 
-// ParseKRI is the inverse of KRI. Parts beyond the seventh belong to the section.
+// ParseKRI is the inverse of KRI. Parts beyond the seventh belong to the section,
+// which keeps its underscores (rule_0); upstream drops them.
 func ParseKRI(s string) (id ID, section string, err error) {
 	parts := strings.Split(s, "_")
 	if len(parts) < 7 || parts[0] != "kri" {
@@ -30,7 +31,7 @@ func ParseKRI(s string) (id ID, section string, err error) {
 		return ID{}, "", fmt.Errorf("unknown short name of resource type: %q", parts[1])
 	}
 	id = ID{Kind: k.Info().Name, Mesh: parts[2], Zone: parts[3], Namespace: parts[4], Name: parts[5]}
-	return id, strings.Join(parts[6:], ""), nil
+	return id, strings.Join(parts[6:], "_"), nil
 }
 
 const hashAlphabet = "bcdfghjklmnpqrstvwxz2456789"

@@ -68,7 +68,7 @@ func TestKRI(t *testing.T) {
 			t.Errorf("%q is taken for a KRI", bad)
 		}
 	}
-	if _, section, err := api.ParseKRI("kri_mhttpr_default___split_rule_0"); err != nil || section != "rule0" {
+	if _, section, err := api.ParseKRI("kri_mhttpr_default___split_rule_0"); err != nil || section != "rule_0" {
 		t.Errorf("parts beyond the seventh: %q %v", section, err)
 	}
 }

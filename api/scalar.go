@@ -34,12 +34,12 @@ type ProtoDuration struct{ time.Duration }
 
 // MarshalJSON writes "0.250s".
 func (d ProtoDuration) MarshalJSON() ([]byte, error) {
-	sign, v := "", d.Duration
-	if v < 0 {
-		sign, v = "-", -v
+	sign, v := "", uint64(d.Duration)
+	if d.Duration < 0 {
+		sign, v = "-", -v // of the longest one, too, which no Duration can negate
 	}
-	text := sign + strconv.FormatInt(int64(v/time.Second), 10)
-	switch ns := v % time.Second; {
+	text := sign + strconv.FormatUint(v/uint64(time.Second), 10)
+	switch ns := time.Duration(v % uint64(time.Second)); {
 	case ns == 0:
 	case ns%time.Millisecond == 0:
 		text += fmt.Sprintf(".%03d", ns/time.Millisecond)

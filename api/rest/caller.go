@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/atoll-mesh/atoll/api/auth"
 )
@@ -74,10 +76,34 @@ func (s *server) caller(r *http.Request) (auth.User, error) {
 	}
 	user, err := s.Validator.ParseUser(s.DB.Snapshot(), s.Now(), strings.TrimSpace(token))
 	if err != nil {
-		s.Log.Warn("refused a user token", "from", r.RemoteAddr, "reason", err)
+		if now, before := s.refusals.due(s.Now()); now {
+			s.Log.Warn("refused a user token", "from", r.RemoteAddr, "reason", err, "unsaid", before)
+		}
 		return auth.User{}, errUnauthenticated
 	}
 	return user, nil
+}
+
+// calmTime is how long what strangers cause is not logged again.
+const calmTime = 10 * time.Second
+
+// calm keeps strangers from filling the log.
+type calm struct {
+	mu     sync.Mutex
+	last   time.Time
+	unsaid int
+}
+
+// due reports whether to log now, and how often it was not since the last time.
+func (c *calm) due(now time.Time) (yes bool, unsaid int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.last.IsZero() && now.Sub(c.last) < calmTime {
+		c.unsaid++
+		return false, 0
+	}
+	unsaid, c.last, c.unsaid = c.unsaid, now, 0
+	return true, unsaid
 }
 
 // proxyHeaders begin the names of what proxies add to the requests of others.

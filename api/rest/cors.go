@@ -8,7 +8,7 @@ import (
 )
 
 // plainOrigin is a host or origin that means only itself.
-var plainOrigin = regexp.MustCompile(`^([a-z]+://)?[A-Za-z0-9.-]+(:[0-9]+)?$`)
+var plainOrigin = regexp.MustCompile(`^([A-Za-z]+://)?[A-Za-z0-9.-]+(:[0-9]+)?$`)
 
 // ParseOrigins reads which web pages may call the API from a browser: * for
 // all; a host such as gui.example (any scheme, default port); an origin such as

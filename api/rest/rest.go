@@ -37,7 +37,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"path"
 	"regexp"
 	"strings"
 	"time"
@@ -89,7 +91,9 @@ type Options struct {
 	Access auth.Access
 	// Validator judges user tokens; nil: one that knows Secrets only.
 	Validator *auth.Validator
-	// LocalhostIsAdmin makes callers from loopback administrators.
+	// LocalhostIsAdmin makes callers from loopback administrators, unless a header
+	// says that a proxy sent the request on for somebody else. A proxy that says
+	// nothing of itself makes everybody administrator: leave it off beside one.
 	LocalhostIsAdmin bool
 	// ReadOnly refuses every write of a resource.
 	ReadOnly bool
@@ -157,6 +161,7 @@ type server struct {
 	hostname string
 	recent   *recent
 	lasting  shares
+	refusals calm
 }
 
 // New returns the handler of the whole API.
@@ -336,12 +341,17 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if s.BasePath != "" && r.URL.Path != "/tokens/user" {
-		path, ok := strings.CutPrefix(r.URL.Path, s.BasePath)
-		if !ok || path != "" && path[0] != '/' {
+		inside, ok := strings.CutPrefix(r.URL.Path, s.BasePath)
+		if !ok || inside != "" && inside[0] != '/' {
 			plain(w, http.StatusNotFound, "404: Page Not Found")
 			return
 		}
-		r = withPath(r, path)
+		if clean := cleaned(inside); clean != inside {
+			// The mux would send the client to a path without the base.
+			http.Redirect(w, r, (&url.URL{Path: s.BasePath + clean, RawQuery: r.URL.RawQuery}).String(), http.StatusTemporaryRedirect)
+			return
+		}
+		r = withPath(r, inside)
 	}
 	user, err := s.caller(r)
 	if err != nil {
@@ -360,6 +370,18 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	plain(w, http.StatusNotFound, "404: Page Not Found")
+}
+
+// cleaned is the path without empty parts, . and .. (as http.ServeMux has it).
+func cleaned(p string) string {
+	clean := path.Clean("/" + p)
+	if strings.HasSuffix(p, "/") && clean != "/" {
+		clean += "/"
+	}
+	if p == "" {
+		return p // the root
+	}
+	return clean
 }
 
 func withPath(r *http.Request, path string) *http.Request {

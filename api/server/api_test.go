@@ -209,6 +209,7 @@ func TestConfigIsShownWithoutSecrets(t *testing.T) {
 			Password     string `json:"password"`
 			PasswordFile string `json:"passwordFile"`
 			URL          string `json:"url"`
+			Broken       string `json:"broken"`
 			Tokens       []string
 			Empty        struct {
 				Secret string `json:"secret"`
@@ -219,6 +220,7 @@ func TestConfigIsShownWithoutSecrets(t *testing.T) {
 	c := whole{Config: s.Config}
 	c.Database.Password, c.Database.PasswordFile = "hunter2", "/run/password"
 	c.Database.URL, c.Database.Tokens = "postgres://atoll:hunter3@db/atoll", []string{"hunter4"}
+	c.Database.Broken = "postgres://atoll:hunter5%zz/@hunter6@db:port/atoll"
 	h, err := s.REST(c, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -241,7 +243,7 @@ func TestConfigIsShownWithoutSecrets(t *testing.T) {
 	if w.Code != 200 || strings.Contains(text, "hunter") {
 		t.Errorf("%d %s", w.Code, text)
 	}
-	for _, want := range []string{`"password": "*****"`, `"passwordFile": "/run/password"`, `"secret": ""`, "postgres://atoll@db/atoll (password *****)", `"localhostIsAdmin"`, `"enableIssuer": true`} {
+	for _, want := range []string{`"password": "*****"`, `"passwordFile": "/run/password"`, `"secret": ""`, "postgres://atoll@db/atoll (password *****)", `"broken": "postgres://*****@db:port/atoll"`, `"localhostIsAdmin"`, `"enableIssuer": true`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("without %s: %s", want, text)
 		}

@@ -50,7 +50,10 @@ func defaultStore() StoreConfig { return StoreConfig{Type: "bolt", Postgres: def
 type APIConfig struct {
 	Address string      `json:"address"` // host:port; port 0 picks one
 	HTTPS   HTTPSConfig `json:"https"`
-	// LocalhostIsAdmin makes callers from loopback administrators.
+	// LocalhostIsAdmin makes callers from loopback administrators, unless a header
+	// (Forwarded, Via, X-Forwarded-*, X-Real-Ip, …) says that a proxy sent the
+	// request on for somebody else. A proxy on this machine that adds none makes
+	// everybody administrator: leave it off beside one.
 	LocalhostIsAdmin bool `json:"localhostIsAdmin"`
 	ReadOnly         bool `json:"readOnly"`
 	// CORSAllowedDomains are the web pages that may call the API: hosts,

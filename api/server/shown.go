@@ -14,6 +14,9 @@ const masked = "*****"
 // the files that hold one are not.
 var secretKey = regexp.MustCompile(`(?i)(password|secret|token|privateKey|credential|dsn)s?$`)
 
+// userInfo finds the user and the password in a text like an address.
+var userInfo = regexp.MustCompile(`://.*@`)
+
 // shown is the configuration as GET /config answers it, with secrets masked: the
 // texts under telling keys, and passwords in addresses.
 func shown(config any) (any, error) {
@@ -42,7 +45,13 @@ func maskIn(key string, v any) any {
 		if v != "" && secretKey.MatchString(key) {
 			return masked
 		}
-		if u, err := url.Parse(v); err == nil && u.User != nil {
+		u, err := url.Parse(v)
+		if err != nil {
+			// No address, or one with a fault: who may read it is not who may know
+			// what stands before its @.
+			return userInfo.ReplaceAllString(v, "://"+masked+"@")
+		}
+		if u.User != nil {
 			if _, has := u.User.Password(); has {
 				u.User = url.User(u.User.Username())
 				return fmt.Sprintf("%s (password %s)", u, masked)
