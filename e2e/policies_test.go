@@ -33,6 +33,7 @@ var scenarios = []struct {
 	{"MeshProxyPatch", proxyPatch},
 	{"MeshFaultInjection", faultInjection},
 	{"MeshRateLimit", rateLimit},
+	{"MeshTLS", meshTLS},
 }
 
 func TestPolicies(t *testing.T) {
@@ -54,6 +55,7 @@ type lab struct {
 	global, east, west *plane
 	web                *sidecar
 	apps               map[string]*application
+	sides              map[string]*sidecar
 	proxies            int
 }
 
@@ -64,7 +66,7 @@ const (
 )
 
 func newLab(t *testing.T) *lab {
-	l := &lab{global: startGlobal(t), apps: map[string]*application{}}
+	l := &lab{global: startGlobal(t), apps: map[string]*application{}, sides: map[string]*sidecar{}}
 	l.east, l.west = startZone(t, "east", l.global), startZone(t, "west", l.global)
 	meshIn(t, l.east, l.west)
 	// What a new mesh has of it would hide what others do.
@@ -104,7 +106,8 @@ func (l *lab) start(t *testing.T, z *plane, s spec) *sidecar {
 		s.inbounds = append(s.inbounds, fmt.Sprintf(`{"name":"raw","port":9090,"servicePort":%d,"serviceAddress":"127.0.0.1","protocol":"tcp"}`, app.raw))
 	}
 	l.proxies++
-	return startProxy(t, z, s)
+	l.sides[s.name] = startProxy(t, z, s)
+	return l.sides[s.name]
 }
 
 // with applies documents (YAML) at global and waits until all proxies have them.

@@ -184,7 +184,7 @@ func TestCost(t *testing.T) {
 		p.put("global", permit("one", "  targetRef: {kind: Dataplane, labels: {app: s007}}\n"))
 		// From now on proxies of different values of the label are told apart.
 		m.expect("the first policy that selects by a label", cost{
-			Ran:  ran{"permissions": 1, "server-keys": 1, "permissions-in": 100, "timeouts-in": 100, "breakers-in": 100, "rate-limits-in": 100, "faults-in": 100, "inbound": 1000, "inbound-cluster": 1000, "encode.inbound": 10},
+			Ran:  ran{"permissions": 1, "server-keys": 1, "permissions-in": 100, "timeouts-in": 100, "breakers-in": 100, "rate-limits-in": 100, "faults-in": 100, "tls-in": 100, "inbound": 1000, "inbound-cluster": 1000, "encode.inbound": 10},
 			Sent: sent{"LDS +1": 10}, Proxies: 10,
 		})
 		p.put("global", permit("two", "  targetRef: {kind: Dataplane, labels: {app: s008}}\n"))
@@ -230,6 +230,9 @@ func TestCostOfPolicies(t *testing.T) {
 		return "type: " + kind + "\nmesh: default\nname: one\nspec: {to: [{targetRef: {kind: MeshService, labels: {kuma.io/display-name: s007}}, default: " + conf + "}]}\n"
 	}
 	const patch = "type: MeshProxyPatch\nmesh: default\nname: one\nspec: {default: {appendModifications: [{cluster: {operation: Patch, match: {name: kri_msvc_default_east__s007_http}, value: 'connectTimeout: %s'}}]}}\n"
+	fromMesh := func(conf string) string {
+		return "type: MeshTLS\nmesh: default\nname: one\nspec: {rules: [{default: " + conf + "}]}\n"
+	}
 	fromAll := func(kind, conf string) string {
 		return "type: " + kind + "\nmesh: default\nname: one\nspec: {targetRef: {kind: Dataplane, labels: {app: s007}}, rules: [{default: " + conf + "}]}\n"
 	}
@@ -267,6 +270,13 @@ func TestCostOfPolicies(t *testing.T) {
 				cost{
 					Ran:  ran{"patches": 1, "client-keys": 1, "own-keys": 1, "patches-for": 1, "patches-structure": 1, "patches-on": 3, "cluster": 200, "inbound-cluster": 999, "encode.cluster": 1},
 					Sent: sent{"CDS +1": 40, "EDS +1": 40}, Proxies: 40,
+				},
+			},
+			{
+				"MeshTLS", fromMesh("{mode: Permissive}"), fromMesh("{mode: Strict}"),
+				cost{
+					Ran:  ran{"tls": 1, "server-keys": 1, "tls-in": 2, "tls-to": 1, "inbound": 999, "encode.inbound": 999},
+					Sent: sent{"LDS +1": 999}, Proxies: 999,
 				},
 			},
 			// These tell proxies apart by a label, for all kinds, so they stand last.

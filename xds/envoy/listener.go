@@ -3,11 +3,13 @@ package envoy
 import (
 	"maps"
 	"slices"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -16,6 +18,10 @@ import (
 
 // tagsKey is where a listener's tags are found in its metadata.
 const tagsKey = "io.kuma.tags"
+
+// silence is how long a client may say nothing until it is taken for one that speaks plainly. A client of TLS speaks at
+// once; the span leaves it time to send again what was lost.
+const silence = 5 * time.Second
 
 // Listener is the Envoy listener of l.
 // https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/config/listener/v3/listener.proto
@@ -53,6 +59,11 @@ func Listener(l ir.Listener) (*listenerv3.Listener, error) {
 			Name:       "envoy.filters.listener.tls_inspector",
 			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: w.pack(&tlsinspectorv3.TlsInspector{})},
 		}}
+	}
+	if slices.ContainsFunc(l.Chains, func(c ir.Chain) bool { return c.Match.Transport == "raw_buffer" }) {
+		// A client that waits for the server to speak first would else be closed after 15 s.
+		out.ListenerFiltersTimeout = durationpb.New(silence)
+		out.ContinueOnListenerFiltersTimeout = true
 	}
 	if len(l.Chains) == 0 {
 		w.fail("no chain")

@@ -36,6 +36,7 @@ func (w *work) serverTLS(t ir.ServerTLS) *corev3.TransportSocket {
 		}
 		w.named(common, t.Identity, t.Bundle, peers)
 	}
+	common.TlsParams = w.tlsParams(t.Params)
 	return w.tlsSocket(&tlsv3.DownstreamTlsContext{
 		CommonTlsContext:         common,
 		RequireClientCertificate: wrapperspb.Bool(true),
@@ -52,7 +53,41 @@ func (w *work) clientTLS(t ir.ClientTLS) *corev3.TransportSocket {
 		w.fail("client TLS: no identity")
 	}
 	w.named(common, t.Identity, t.Bundle, peers)
+	common.TlsParams = w.tlsParams(t.Params)
 	return w.tlsSocket(&tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: t.SNI})
+}
+
+// tlsParams is nil where Envoy may choose. Without bounds Envoy speaks 1.2 and, as a server, 1.3: a bound beyond the other
+// one's default brings that along, since Envoy refuses a range that holds no version.
+func (w *work) tlsParams(p ir.TLSParams) *tlsv3.TlsParameters {
+	if p.IsZero() {
+		return nil
+	}
+	least, most := p.Min, p.Max
+	if least == "1.3" && most == "" {
+		most = least
+	}
+	if least == "" && (most == "1.0" || most == "1.1") {
+		least = most
+	}
+	return &tlsv3.TlsParameters{TlsMinimumProtocolVersion: w.tlsVersion(least), TlsMaximumProtocolVersion: w.tlsVersion(most), CipherSuites: p.Ciphers}
+}
+
+func (w *work) tlsVersion(v string) tlsv3.TlsParameters_TlsProtocol {
+	switch v {
+	case "":
+		return tlsv3.TlsParameters_TLS_AUTO
+	case "1.0":
+		return tlsv3.TlsParameters_TLSv1_0
+	case "1.1":
+		return tlsv3.TlsParameters_TLSv1_1
+	case "1.2":
+		return tlsv3.TlsParameters_TLSv1_2
+	case "1.3":
+		return tlsv3.TlsParameters_TLSv1_3
+	}
+	w.fail("TLS version %q", v)
+	return tlsv3.TlsParameters_TLS_AUTO
 }
 
 // named lets identity and bundle come as resources of their own, so that rotation touches neither listener nor cluster.

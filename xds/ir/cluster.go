@@ -35,6 +35,8 @@ type ClientTLS struct {
 	SNI       string   `json:"sni,omitempty"`
 	ALPN      []string `json:"alpn,omitempty"`
 	SpiffeIDs []string `json:"spiffeIDs,omitempty"` // peers must be one of these; sorted; empty: any the bundle knows
+
+	Params TLSParams `json:"params,omitzero"`
 }
 
 // Endpoints are the members of a cluster, by locality.

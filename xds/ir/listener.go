@@ -56,7 +56,19 @@ type ServerTLS struct {
 	Bundle       string   `json:"bundle,omitempty"`       // name of the [TrustBundle] that peers are checked with
 	TrustDomains []string `json:"trustDomains,omitempty"` // peers must be of one of these SPIFFE trust domains; sorted; empty: of any the bundle knows
 	Inline       *Inline  `json:"inline,omitempty"`
+
+	Params TLSParams `json:"params,omitzero"`
 }
+
+// TLSParams bounds which TLS is spoken. The zero value leaves it to Envoy.
+type TLSParams struct {
+	Min     string   `json:"min,omitempty"`     // "1.0" to "1.3"; "": Envoy's bound, or Max if that is less
+	Max     string   `json:"max,omitempty"`     // "1.0" to "1.3"; "": Envoy's bound, or Min if that is more
+	Ciphers []string `json:"ciphers,omitempty"` // of TLS 1.2 and older, in order of preference; none: Envoy's
+}
+
+// IsZero reports whether p bounds nothing.
+func (p TLSParams) IsZero() bool { return p.Min == "" && p.Max == "" && len(p.Ciphers) == 0 }
 
 // Inline is TLS material of the control plane's own, used where a proxy serves its control plane and no identity exists.
 type Inline struct {

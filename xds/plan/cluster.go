@@ -65,6 +65,9 @@ func settingsOf(r *incr.Run, k clusterKey) clusterSettings {
 	t := said.Timeouts
 	s := clusterSettings{Port: k.To.Port, Identity: k.Identity, Connect: t.Connect, Breaker: said.Breaker, Health: said.Health.of(k.To.Protocol)}
 	s.Patches = patchWord(clusterPatches(r, k.Class, ir.OriginOutbound, k.To.Port.Name()))
+	if k.Identity != "" {
+		s.TLS = tlsTo.Get(r, k.Class)
+	}
 	if k.To.Protocol == "http" || k.To.Protocol == "http2" { // of grpc the contract leaves them out
 		s.Idle, s.MaxStream, s.MaxConnection = t.Idle, t.MaxStream, t.MaxConnection
 	}
@@ -78,6 +81,7 @@ type clusterSettings struct {
 	Connect                        ir.Duration
 	Idle, MaxStream, MaxConnection ir.Duration
 	Breaker                        word[ir.Breaker]
+	TLS                            word[ir.TLSParams]
 	Health                         word[ir.HealthCheck]
 	Patches                        word[[]ir.Patch]
 }
@@ -97,6 +101,10 @@ func serverName(p Port) (string, bool) {
 	return api.SNI(kind, p.Service(), p.Section())
 }
 
+// meshALPN is the protocol name by which clients say that they speak mesh TLS
+// (contract).
+const meshALPN = "kuma"
+
 // clientTLS is how clients with the identity speak to a port; nil: plaintext.
 func clientTLS(r *incr.Run, k clusterSettings) *ir.ClientTLS {
 	if k.Identity == "" {
@@ -107,7 +115,7 @@ func clientTLS(r *incr.Run, k clusterSettings) *ir.ClientTLS {
 		return nil
 	}
 	sni, _ := serverName(k.Port)
-	return &ir.ClientTLS{Identity: k.Identity, Bundle: bundleName, SNI: sni, ALPN: []string{"kuma"}, SpiffeIDs: s.IDs}
+	return &ir.ClientTLS{Identity: k.Identity, Bundle: bundleName, SNI: sni, ALPN: []string{meshALPN}, SpiffeIDs: s.IDs, Params: k.TLS.value()}
 }
 
 func (k clusterSettings) cluster(r *incr.Run) ir.Cluster {

@@ -66,6 +66,7 @@ func whyInbound(r *incr.Run, dp *api.Object[api.Dataplane], section string) map[
 		text, _ := json.Marshal(rule.Match)
 		why["MeshFaultInjection "+string(text)] = source(rule.Source)
 	}
+	whyRules(why, "MeshTLS", policy.InboundRules(tlsSet.selected(r, k.Class), section, tlsRules))
 	whyRules(why, "MeshRateLimit", policy.InboundRules(rateLimitSet.selected(r, k.Class), section, rateLimitRules))
 	return why
 }

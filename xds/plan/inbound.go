@@ -99,11 +99,18 @@ var inbound = incr.NewQuery("inbound", func(r *incr.Run, k listenerKey) *ir.List
 	} else {
 		chain.TCP = &ir.TCP{StatName: name, Backends: []ir.Backend{{Cluster: name}}, IdleTimeout: all.Idle}
 	}
+	chains := []ir.Chain{chain}
+	if tls := tlsIn.Get(r, section); chain.TLS != nil {
+		chain.TLS.Params = tls.Params
+		if tls.Permissive {
+			chains = permissive(chain, name, all.Idle)
+		}
+	}
 	tags := inboundTags(dp, name)
 	return &ir.Listener{
 		Name: name, Origin: ir.OriginInbound, Direction: ir.Inbound, Tags: tags,
 		Address:   ir.Address{Host: firstAddress(r, cmp.Or(in.Address, dp.Spec.Networking.Address)), Port: in.Port},
-		ReusePort: reusePort(r, dp.ID), Chains: []ir.Chain{chain},
+		ReusePort: reusePort(r, dp.ID), Chains: chains,
 		Patches: listenerPatches(r, ownClass(r, dp), ir.OriginInbound, name, tags),
 	}
 }, func(a, b *ir.Listener) bool { return reflect.DeepEqual(a, b) })

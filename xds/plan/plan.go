@@ -36,7 +36,14 @@
 // replace the earlier. Whether a local service is called over mTLS follows from
 // what its proxies do now, not from what they once did. A mirror to what takes no
 // requests is left out. A proxy without a readiness port, or with an administration
-// that is not on loopback, is served all but the admin listener.
+// that is not on loopback, is served all but the admin listener. A limit of requests
+// belongs to the inbound and not to routes: callers whom other policies tell apart
+// share it, and so do the callers of one rule. Limits stand before injected faults, so
+// that what is refused anyway is not held. responseBandwidth is bits per second. Rules
+// for a server name act at inbounds, too. A permissive inbound takes a client that says
+// nothing for five seconds for a plain one, where upstream closes it. A bound of TLS
+// versions beyond Envoy's other one moves that along. x-kuma-tags is taken from requests
+// and never added: nothing here tells callers apart by it.
 package plan
 
 import (

@@ -207,7 +207,7 @@ var (
 		patchSet.keys,
 		retrySet.keys)
 	serverKeys = labelKeys("server-keys", timeoutSet.keys, breakerSet.keys, permissionSet.keys,
-		rateLimitSet.keys, faultSet.keys)
+		rateLimitSet.keys, faultSet.keys, tlsSet.keys)
 	ownKeys = labelKeys("own-keys", patchSet.keys)
 )
 
