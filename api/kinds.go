@@ -8,7 +8,7 @@ var Kinds = []AnyKind{
 	AccessRoles, AccessRoleBindings,
 	HostnameGenerators, MeshIdentities, MeshTrusts, MeshOpenTelemetryBackends,
 	MeshServices, MeshExternalServices, MeshMultiZoneServices, MeshZoneAddresses, VirtualIPs, ServiceInsights,
-	Dataplanes, DataplaneInsights, Workloads, ContainerPatches, Convergences,
+	Dataplanes, DataplaneInsights, ZoneIngresses, ZoneEgresses, Workloads, ContainerPatches, Convergences,
 	MeshTrafficPermissions, MeshTimeouts, MeshHTTPRoutes,
 	MeshAccessLogs, MeshCircuitBreakers, MeshFaultInjections, MeshHealthChecks, MeshLoadBalancingStrategies, MeshMetrics, MeshTraces,
 	MeshPassthroughs, MeshProxyPatches, MeshRateLimits, MeshRetries, MeshTCPRoutes, MeshTLSes,

@@ -110,6 +110,7 @@ func TestKinds(t *testing.T) {
 		"MeshTrust": "meshtrusts mtrust ↓↑→", "MeshService": "meshservices msvc ↑→",
 		"MeshMultiZoneService": "meshmultizoneservices mzsvc ↓", "MeshZoneAddress": "meshzoneaddresses mza ↑→",
 		"Dataplane": "dataplanes dp ↑", "DataplaneInsight": "dataplane-insights  ↑", "Convergence": "convergences  ↑",
+		"ZoneIngress": "zoneingresses zi ", "ZoneEgress": "zoneegresses ze ", // which others have no use for
 		"MeshTrafficPermission": "meshtrafficpermissions mtp ↓↑→", "MeshTimeout": "meshtimeouts mt ↓↑→",
 		"MeshHTTPRoute":       "meshhttproutes mhttpr ↓↑→",
 		"MeshPassthrough":     "meshpassthroughs mp ↓↑→",

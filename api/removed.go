@@ -20,8 +20,6 @@ var removed = indexRemoved([][3]string{
 	{"MeshGatewayRoute", "meshgatewayroutes", "the routes of a gateway of your own, and MeshHTTPRoute for what it calls"},
 	{"MeshGatewayInstance", "meshgatewayinstances", "a gateway of your own, with a Dataplane that has networking.gateway"},
 	{"MeshGatewayConfig", "meshgatewayconfigs", "a gateway of your own, with a Dataplane that has networking.gateway"},
-	{"ZoneIngress", "zoneingresses", "a Dataplane with networking.listeners of type ZoneIngress, and MeshZoneAddress"},
-	{"ZoneEgress", "zoneegresses", "a Dataplane with networking.listeners of type ZoneEgress"},
 	{"ZoneIngressInsight", "zone-ingress-insights", "DataplaneInsight"},
 	{"ZoneEgressInsight", "zoneegressinsights", "DataplaneInsight"},
 })

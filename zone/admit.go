@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 
 	"google.golang.org/protobuf/types/known/structpb"
@@ -23,28 +25,26 @@ const proxyOwner = "proxy"
 // enters its connection. Its errors are what the proxy's log shows.
 func (z *zone) admit(ctx context.Context, h *xds.Hello) (api.ID, error) {
 	meta := h.Node.GetMetadata().GetFields()
-	if kind := meta["dataplane.proxyType"].GetStringValue(); kind != "" && kind != "dataplane" {
-		return api.ID{}, fmt.Errorf("proxy type %q is not served: use a Dataplane with networking.listeners", kind)
-	}
-	var row *api.Object[api.Dataplane]
+	var rows brought
 	var err error
 	if text := meta["dataplane.resource"].GetStringValue(); text != "" {
 		// From here on the row says it; the metadata of the stream is kept, and
 		// shown, as long as the proxy is connected.
 		delete(meta, "dataplane.resource")
-		row, err = z.brought(h, text)
+		rows, err = z.brought(h, text, meta["dataplane.proxyType"].GetStringValue())
 	} else {
-		row, err = z.known(h)
+		rows.dataplane, err = z.known(h, meta["dataplane.proxyType"].GetStringValue())
 	}
 	if err != nil {
 		return api.ID{}, err
 	}
+	row := rows.dataplane
 	if err := z.authenticate(h, row); err != nil {
 		return api.ID{}, err
 	}
 	for try := 0; ; try++ {
 		if row.Revision == 0 {
-			if err := z.register(ctx, h, row); err != nil {
+			if err := z.register(ctx, h, rows); err != nil {
 				return api.ID{}, err
 			}
 		}
@@ -55,43 +55,106 @@ func (z *zone) admit(ctx context.Context, h *xds.Hello) (api.ID, error) {
 }
 
 // known is the stored Dataplane of a proxy that did not bring one.
-func (z *zone) known(h *xds.Hello) (*api.Object[api.Dataplane], error) {
+func (z *zone) known(h *xds.Hello, proxyType string) (*api.Object[api.Dataplane], error) {
+	kind, ok := bootstrap.KindOf(proxyType)
+	if !ok {
+		return nil, fmt.Errorf("proxy type %q is not known; allowed: dataplane, ingress, egress", proxyType)
+	}
 	row, ok := api.Dataplanes.Named(z.DB.Snapshot(), h.Mesh, h.Name)
 	if !ok || !row.Local() {
 		return nil, fmt.Errorf("resource %q not found; create a Dataplane in the control plane first or pass it as an argument to the proxy", h.Mesh+"."+h.Name)
 	}
+	listens := func(l api.ZoneListener) bool { return l.Type == kind.Info().Name }
+	if kind != api.AnyKind(api.Dataplanes) && !slices.ContainsFunc(row.Spec.Networking.Listeners, listens) {
+		return nil, fmt.Errorf("resource %q has no listener of type %s, which proxy type %q needs", h.Mesh+"."+h.Name, kind.Info().Name, proxyType)
+	}
 	return row, nil
 }
 
-// brought is the Dataplane that the proxy carries in its metadata, with the
-// labels as it sent them. One whose spec is that of the stored row has been judged
-// before: reconnects are common, and the judgement is most of what they cost.
-func (z *zone) brought(h *xds.Hello, text string) (*api.Object[api.Dataplane], error) {
+// brought is what a proxy brought in its metadata: its Dataplane, with the labels
+// as it sent them, or a ZoneIngress or ZoneEgress and the Dataplane that it
+// stands for. Nothing of zoneProxy is to be stored when it is nil.
+type brought struct {
+	dataplane *api.Object[api.Dataplane]
+	zoneProxy api.Row
+}
+
+// brought reads what the proxy carries in its metadata. A Dataplane whose spec is
+// that of the stored row has been judged before: reconnects are common, and the
+// judgement is most of what they cost.
+func (z *zone) brought(h *xds.Hello, text, proxyType string) (brought, error) {
 	var r api.Report
-	doc, err := bootstrap.ReadDataplane(text, &r)
+	doc, kind, err := bootstrap.Read(text, proxyType, &r)
 	if err != nil {
-		return nil, fmt.Errorf("the metadata of the proxy: %w", err)
+		return brought{}, fmt.Errorf("the metadata of the proxy: %w", err)
+	}
+	zoneProxy := kind != api.AnyKind(api.Dataplanes)
+	if zoneProxy {
+		doc.Mesh = h.Mesh // judged below
 	}
 	if doc.Mesh != h.Mesh || doc.Name != h.Name {
-		return nil, fmt.Errorf("proxyId {mesh: %s, name: %s} does not match proxy resource {mesh: %s, name: %s}", h.Mesh, h.Name, doc.Mesh, doc.Name)
+		return brought{}, fmt.Errorf("proxyId {mesh: %s, name: %s} does not match proxy resource {mesh: %s, name: %s}", h.Mesh, h.Name, doc.Mesh, doc.Name)
 	}
 	snap := z.DB.Snapshot()
 	if _, ok := api.Meshes.Named(snap, "", doc.Mesh); !ok {
-		return nil, fmt.Errorf("mesh: mesh %q does not exist", doc.Mesh)
+		return brought{}, fmt.Errorf("mesh: mesh %q does not exist", doc.Mesh)
 	}
-	api.CheckMeta(api.Dataplanes, doc, z.Site, &r)
-	m := api.Meta{ID: api.LocalID(api.Dataplanes, doc.Mesh, "", doc.Name, z.Site), Labels: doc.Labels, Owner: proxyOwner}
+	api.CheckMeta(kind, doc, z.Site, &r)
+	m := api.Meta{ID: api.LocalID(kind, doc.Mesh, "", doc.Name, z.Site), Core: doc.Name, Labels: doc.Labels, Owner: proxyOwner}
+	if zoneProxy {
+		row := kind.Decode(m, doc.Spec, true, &r)
+		if err := r.Err(); err != nil {
+			return brought{}, err
+		}
+		return z.broughtZoneProxy(snap, h, kind, row)
+	}
 	var row *api.Object[api.Dataplane]
-	if have, ok := api.Dataplanes.Get(snap, m.ID); ok && bytes.Equal(have.Written, doc.Spec) {
+	have, ok := api.Dataplanes.Get(snap, m.ID)
+	if ok && have.Owner == api.ZoneProxyOwner {
+		return brought{}, errTaken(h)
+	}
+	if ok && bytes.Equal(have.Written, doc.Spec) {
 		row = &api.Object[api.Dataplane]{Meta: m, Spec: have.Spec, Written: have.Written}
 		row.Labels = api.Dataplanes.Label(&m, &row.Spec)
 	} else {
 		row = api.Dataplanes.Decode(m, doc.Spec, true, &r).(*api.Object[api.Dataplane])
 	}
-	if err := r.Err(); err != nil {
-		return nil, err
+	return brought{dataplane: row}, r.Err()
+}
+
+// broughtZoneProxy judges a ZoneIngress or ZoneEgress that a proxy of a mesh
+// brought against what is stored. One is of one mesh from then on, that of the
+// proxy, which may say nothing of others.
+func (z *zone) broughtZoneProxy(snap *db.Snapshot, h *xds.Hello, kind api.AnyKind, row api.Row) (brought, error) {
+	m := row.Head()
+	if _, err := api.ZoneProxyMesh(snap, m.Labels, h.Mesh); err != nil {
+		return brought{}, err
 	}
-	return row, nil
+	out := brought{dataplane: api.ZoneProxyRow(row, h.Mesh, z.Site), zoneProxy: row}
+	if api.ZoneProxyTaken(snap, m.Kind, h.Mesh, h.Name) {
+		return brought{}, errTaken(h)
+	}
+	have, ok := kind.Row(snap, m.ID)
+	switch {
+	case !ok || have.Head().Label(api.LabelMesh) == h.Mesh:
+		m.Labels = maps.Clone(m.Labels)
+		if m.Labels == nil {
+			m.Labels = map[string]string{}
+		}
+		m.Labels[api.LabelMesh] = h.Mesh
+	case have.Head().Label(api.LabelMesh) != "":
+		return brought{}, fmt.Errorf("%s %q is stored for another mesh: give the proxy another name", m.Kind, h.Name)
+	case bytes.Equal(have.Raw(), row.Raw()):
+		out = brought{dataplane: api.ZoneProxyRow(have, h.Mesh, z.Site)}
+	default:
+		return brought{}, fmt.Errorf("another %s %q is stored, for all meshes: delete it, or start the proxy by its name and without a definition", m.Kind, h.Name)
+	}
+	return out, nil
+}
+
+// errTaken: the name is that of a proxy of another kind.
+func errTaken(h *xds.Hello) error {
+	return fmt.Errorf("a proxy of another kind is called %q in mesh %q: Dataplane, ZoneIngress and ZoneEgress share their names; give the proxy another", h.Name, h.Mesh)
 }
 
 // authenticate checks the proxy's token against the Dataplane it says it is,
@@ -152,25 +215,37 @@ var errGone = errors.New("the Dataplane was deleted while its proxy was connecti
 // errOvertaken: a newer stream of the proxy has been admitted meanwhile.
 var errOvertaken = errors.New("the proxy has connected again")
 
-// register stores the Dataplane that a proxy brought. One that is new is marked
-// as joining first, so that no plan ever has it without the mark. One that comes
-// out equal is not written: reconnects cost nothing.
-func (z *zone) register(ctx context.Context, h *xds.Hello, row *api.Object[api.Dataplane]) error {
+// register stores what a proxy brought; what the Dataplane follows from first,
+// without which it would be taken away again.
+func (z *zone) register(ctx context.Context, h *xds.Hello, rows brought) error {
+	if rows.zoneProxy != nil {
+		if err := z.enter(ctx, h, rows.zoneProxy, rows.dataplane.ID); err != nil {
+			return err
+		}
+	}
+	return z.enter(ctx, h, rows.dataplane, rows.dataplane.ID)
+}
+
+// enter stores a row that a proxy brought. If it is new the proxy is marked as
+// joining first, so that no plan ever has it without the mark. One that comes out
+// equal is not written: reconnects cost nothing.
+func (z *zone) enter(ctx context.Context, h *xds.Hello, row api.Row, proxy api.ID) error {
 	rec := store.RecordOf(row)
-	rec.Labels = api.ComputeLabels(api.Dataplanes, row.ID, row.Labels, z.Site)
-	rec.Owner, rec.Modified = proxyOwner, z.Now()
+	kind, _ := api.ByName(rec.Kind)
+	rec.Labels, rec.Modified = api.ComputeLabels(kind, rec.ID, rec.Labels, z.Site), z.Now()
 	for try := 0; ; try++ {
 		op := store.Op{Record: rec, Expect: store.Absent}
-		if have, ok := api.Dataplanes.Get(z.DB.Snapshot(), row.ID); ok {
-			op.Expect = store.At(store.Revision(have.Revision))
-			op.Record.Created, op.Record.Owner = have.Created, have.Owner
-			if stored := store.RecordOf(have); op.Record.Equal(&stored) {
+		if have, ok := kind.Row(z.DB.Snapshot(), rec.ID); ok {
+			stored := store.RecordOf(have)
+			op.Expect = store.At(stored.Revision)
+			op.Record.Created, op.Record.Owner = stored.Created, stored.Owner
+			if op.Record.Equal(&stored) {
 				return nil
 			}
 		} else {
 			op.Record.Created = rec.Modified
 			_, err := z.DB.Write(func(tx *db.Tx) error {
-				api.Joinings.Put(tx, &api.Joining{Proxy: row.ID, Stream: h.Stream})
+				api.Joinings.Put(tx, &api.Joining{Proxy: proxy, Stream: h.Stream})
 				return nil
 			})
 			if err != nil {

@@ -93,7 +93,14 @@ func TestAdmissionRefuses(t *testing.T) {
 	}
 	whole := cart("cart-1", bound)
 	typed := node("default.cart-1", whole)
-	typed.Metadata.Fields["dataplane.proxyType"] = structpb.NewStringValue("ingress")
+	typed.Metadata.Fields["dataplane.proxyType"] = structpb.NewStringValue("gateway")
+	ofType := func(proxyType, resource string) *corev3.Node {
+		n := node("default.cart-1", resource)
+		n.Metadata.Fields["dataplane.proxyType"] = structpb.NewStringValue(proxyType)
+		return n
+	}
+	const egress = "type: ZoneEgress\nname: cart-1\nnetworking: {address: 10.0.0.1, port: 10002}\n"
+	p.apply(t, "type: ZoneEgress\nname: cart-1\nlabels: {kuma.io/mesh: other}\nnetworking: {address: 10.0.0.1, port: 10002}")
 	for name, c := range map[string]struct {
 		node   *corev3.Node
 		tokens []string
@@ -123,20 +130,25 @@ func TestAdmissionRefuses(t *testing.T) {
 		"not bound to the service":  {node: node("default.cart-1", cart("cart-1", "kuma.io/service: web")), tokens: []string{unbound}, want: `label "web" derives its identity from the workload, so it requires a workload-bound token`},
 		"not bound to the gateway":  {node: node("default.cart-1", "type: Dataplane\nmesh: default\nname: cart-1\nnetworking: {address: 10.0.0.1, gateway: {tags: {kuma.io/service: web}}}"), tokens: []string{unbound}, want: `dataplane derives its identity from the workload "web": give it the label kuma.io/workload and a token that is bound to it`},
 
-		"no node":         {node: &corev3.Node{}, tokens: []string{valid}, want: "request must have a valid Proxy ID: Envoy ID must not be nil"},
-		"no dot":          {node: node("cart-1", whole), tokens: []string{valid}, want: "the name should be provided after the dot"},
-		"no name":         {node: node("default.", whole), tokens: []string{valid}, want: "the name should be provided after the dot"},
-		"proxy type":      {node: typed, tokens: []string{valid}, want: `proxy type "ingress" is not served`},
-		"unknown":         {node: node("default.cart-1", ""), tokens: []string{valid}, want: `resource "default.cart-1" not found; create a Dataplane in the control plane first or pass it as an argument`},
-		"other resource":  {node: node("default.cart-1", cart("cart-2", bound)), tokens: []string{valid}, want: "proxyId {mesh: default, name: cart-1} does not match proxy resource {mesh: default, name: cart-2}"},
-		"invalid YAML":    {node: node("default.cart-1", "a: [b"), tokens: []string{valid}, want: "not a Dataplane: yaml: line 1"},
-		"no mapping":      {node: node("default.cart-1", "just text"), tokens: []string{valid}, want: "must be a JSON object"},
-		"other kind":      {node: node("default.cart-1", "type: MeshService\nmesh: default\nname: cart-1\nspec: {}"), tokens: []string{valid}, want: `not a Dataplane: type is "MeshService"`},
-		"unknown kind":    {node: node("default.cart-1", "type: Datenebene\nmesh: default\nname: cart-1"), tokens: []string{valid}, want: "unknown kind"},
-		"unknown field":   {node: node("default.cart-1", strings.Replace(whole, "port: 8080", "port: 8080, portt: 1", 1)), tokens: []string{valid}, want: "networking.inbound[0].portt"},
-		"invalid port":    {node: node("default.cart-1", strings.Replace(whole, "8080", "80800", 1)), tokens: []string{valid}, want: "networking.inbound[0].port"},
-		"mesh missing":    {node: node("none.cart-1", strings.Replace(whole, "mesh: default", "mesh: none", 1)), tokens: []string{valid}, want: `mesh "none" does not exist`},
-		"stored, other's": {node: node("default.stored-1", strings.Replace(cart("stored-1", "kuma.io/workload: web"), "10.0.0.1", "10.6.6.6", 1)), tokens: []string{p.token(t, "", "web")}, want: "authentication failed: another proxy of this name is registered"},
+		"no node":             {node: &corev3.Node{}, tokens: []string{valid}, want: "request must have a valid Proxy ID: Envoy ID must not be nil"},
+		"no dot":              {node: node("cart-1", whole), tokens: []string{valid}, want: "the name should be provided after the dot"},
+		"no name":             {node: node("default.", whole), tokens: []string{valid}, want: "the name should be provided after the dot"},
+		"proxy type":          {node: typed, tokens: []string{valid}, want: `type of proxy "gateway" is not known; allowed: dataplane, ingress, egress`},
+		"zone proxy, type":    {node: ofType("ingress", egress), tokens: []string{valid}, want: `not a ZoneIngress: type is "ZoneEgress"; that is for proxies of type egress`},
+		"zone proxy, fault":   {node: ofType("egress", egress+"colour: red"), tokens: []string{valid}, want: "colour: unknown field"},
+		"zone proxy, mesh":    {node: ofType("ingress", "type: ZoneIngress\nname: cart-1\nlabels: {kuma.io/mesh: other}\nnetworking: {address: 10.0.0.1, port: 10001}"), tokens: []string{valid}, want: `the label kuma.io/mesh says "other"`},
+		"zone proxy, other's": {node: ofType("egress", egress), tokens: []string{valid}, want: `ZoneEgress "cart-1" is stored for another mesh`},
+		"zone proxy, token":   {node: ofType("ingress", "type: ZoneIngress\nname: cart-1\nnetworking: {address: 10.0.0.1, port: 10001}"), tokens: []string{p.token(t, "cart-2", "")}, want: "authentication failed: proxy name from requestor"},
+		"unknown":             {node: node("default.cart-1", ""), tokens: []string{valid}, want: `resource "default.cart-1" not found; create a Dataplane in the control plane first or pass it as an argument`},
+		"other resource":      {node: node("default.cart-1", cart("cart-2", bound)), tokens: []string{valid}, want: "proxyId {mesh: default, name: cart-1} does not match proxy resource {mesh: default, name: cart-2}"},
+		"invalid YAML":        {node: node("default.cart-1", "a: [b"), tokens: []string{valid}, want: "not a Dataplane: yaml: line 1"},
+		"no mapping":          {node: node("default.cart-1", "just text"), tokens: []string{valid}, want: "must be a JSON object"},
+		"other kind":          {node: node("default.cart-1", "type: MeshService\nmesh: default\nname: cart-1\nspec: {}"), tokens: []string{valid}, want: `not a Dataplane: type is "MeshService"`},
+		"unknown kind":        {node: node("default.cart-1", "type: Datenebene\nmesh: default\nname: cart-1"), tokens: []string{valid}, want: "unknown kind"},
+		"unknown field":       {node: node("default.cart-1", strings.Replace(whole, "port: 8080", "port: 8080, portt: 1", 1)), tokens: []string{valid}, want: "networking.inbound[0].portt"},
+		"invalid port":        {node: node("default.cart-1", strings.Replace(whole, "8080", "80800", 1)), tokens: []string{valid}, want: "networking.inbound[0].port"},
+		"mesh missing":        {node: node("none.cart-1", strings.Replace(whole, "mesh: default", "mesh: none", 1)), tokens: []string{valid}, want: `mesh "none" does not exist`},
+		"stored, other's":     {node: node("default.stored-1", strings.Replace(cart("stored-1", "kuma.io/workload: web"), "10.0.0.1", "10.6.6.6", 1)), tokens: []string{p.token(t, "", "web")}, want: "authentication failed: another proxy of this name is registered"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.node == nil {

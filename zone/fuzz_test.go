@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
-	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 	"github.com/atoll-mesh/atoll/api/store"
 	"github.com/atoll-mesh/atoll/api/store/memory"
 	"github.com/atoll-mesh/atoll/xds"
+	"github.com/atoll-mesh/atoll/xds/bootstrap"
 	"github.com/atoll-mesh/atoll/zone/status"
 )
 
@@ -33,6 +33,8 @@ func FuzzNode(f *testing.F) {
 		`{"dataplane.resource": "type: Dataplane\nmesh: default\nname: cart\nnetworking: {address: 10.0.0.1, listeners: [{type: ZoneIngress, port: 10001, address: 1.2.3.4}]}"}`,
 		`{"dataplane.resource": 7, "dataplane.proxyType": {}, "dataplane.admin.port": -1, "features": {"a": []}}`,
 		`{"dataplane.resource": "[[[[", "dataplane.proxyType": "ingress"}`,
+		`{"dataplane.resource": "type: ZoneIngress\nname: cart\nnetworking: {address: 10.0.0.1, port: 10001}", "dataplane.proxyType": "ingress"}`,
+		`{"dataplane.resource": "type: ZoneEgress\nname: cart\nlabels: {kuma.io/mesh: shop}\nnetworking: {address: 10.0.0.1, port: 10001}", "dataplane.proxyType": "egress"}`,
 		`{"dataplane.resource": "a: &a [*a]"}`,
 		`{"dataplane.resource": "type: Dataplane\nmesh: default\nname: cart\nnetworking: null\nlabels: {a: null}"}`,
 		`{"dataplane.resource": "type: Secret\nmesh: default\nname: cart\ndata: aGk="}`,
@@ -62,8 +64,10 @@ func FuzzNode(f *testing.F) {
 		if err := report.Err(); err != nil {
 			t.Errorf("what is stored is not valid: %v", err)
 		}
-		if strings.Contains(metadata, "proxyType") && meta.Fields["dataplane.proxyType"].GetStringValue() == "ingress" {
-			t.Error("a proxy of a kind that is not served was admitted")
+		if kind, ok := bootstrap.KindOf(meta.Fields["dataplane.proxyType"].GetStringValue()); !ok {
+			t.Error("a proxy of a type that is not known was admitted")
+		} else if kind != api.AnyKind(api.Dataplanes) && len(row.Spec.Networking.Listeners) == 0 {
+			t.Error("a zone proxy without a listener was admitted")
 		}
 	})
 }

@@ -222,6 +222,7 @@ type proxy struct {
 
 	mu      sync.Mutex
 	taken   map[wire.Type]int
+	names   map[wire.Type][]string
 	refuses string // listeners, with this reason
 	deaf    bool   // answers nothing
 }
@@ -232,7 +233,7 @@ func (p *plane) connect(t testing.TB, n *corev3.Node, set func(*proxy), credenti
 	md := metadata.MD{}
 	md.Append("authorization", credentials...)
 	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(context.Background(), md))
-	x := &proxy{cancel: cancel, ended: make(chan error, 1), first: make(chan struct{}), taken: map[wire.Type]int{}}
+	x := &proxy{cancel: cancel, ended: make(chan error, 1), first: make(chan struct{}), taken: map[wire.Type]int{}, names: map[wire.Type][]string{}}
 	if set != nil {
 		set(x)
 	}
@@ -265,6 +266,9 @@ func (x *proxy) serve(stream discoveryv3.AggregatedDiscoveryService_DeltaAggrega
 		x.mu.Lock()
 		typ := wire.Type(r.GetTypeUrl())
 		x.taken[typ] += len(r.GetResources())
+		for _, res := range r.GetResources() {
+			x.names[typ] = append(x.names[typ], res.GetName())
+		}
 		answer := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce()}
 		if typ == wire.Listener && x.refuses != "" && len(r.GetResources()) > 0 {
 			answer.ErrorDetail = &rpcstatus.Status{Code: 13, Message: x.refuses}

@@ -19,8 +19,9 @@ const restartGrace = 30 * time.Second
 // retryAfter is the wait after a deletion that the store refused.
 const retryAfter = 5 * time.Second
 
-// reaper deletes Dataplanes that their proxies registered, when the proxies have
-// been away for the deregistration delay. Also a proxy that registered and never
+// reaper deletes what proxies registered, their Dataplanes or the ZoneIngresses
+// and ZoneEgresses that those stand for, when the proxies have been away for the
+// deregistration delay. Also a proxy that registered and never
 // got to connect is away.
 type reaper struct {
 	*zone
@@ -41,7 +42,7 @@ func (z *zone) reap(ctx context.Context) error {
 	stop := z.DB.OnCommit(p.commit)
 	defer stop()
 	for dp := range api.Dataplanes.All(z.DB.Snapshot()) {
-		if dp.Owner == proxyOwner {
+		if _, ok := registered(z.DB.Snapshot(), dp.ID); ok {
 			p.away[dp.ID] = z.Now().Add(p.delay + restartGrace)
 			p.moved[dp.ID] = struct{}{} // those that are here already
 		}
@@ -62,7 +63,7 @@ func (p *reaper) commit(c db.Commit) {
 			case *api.Joining:
 				p.moved[row.Proxy] = struct{}{}
 			case *api.Object[api.Dataplane]:
-				if row.Owner == proxyOwner {
+				if row.Owner == proxyOwner || row.Owner == api.ZoneProxyOwner {
 					p.moved[row.ID] = struct{}{}
 				}
 			}
@@ -106,9 +107,20 @@ func (p *reaper) sweep(ctx context.Context) (next time.Time) {
 
 // leaves reports whether there is something that goes when the proxy is away.
 func leaves(r db.Reader, id api.ID) bool {
-	dp, ok := api.Dataplanes.Get(r, id)
+	_, ok := registered(r, id)
 	_, joining := api.Joinings.Get(r, id.Key())
-	return joining || ok && dp.Owner == proxyOwner
+	return joining || ok
+}
+
+// registered is what the proxy of a Dataplane registered: that, or what it stands
+// for and goes with.
+func registered(r db.Reader, id api.ID) (api.Row, bool) {
+	dp, ok := api.Dataplanes.Get(r, id)
+	if !ok || dp.Owner == proxyOwner {
+		return dp, ok
+	}
+	row, ok := api.ZoneProxyOf(r, dp)
+	return row, ok && row.Head().Owner == proxyOwner
 }
 
 // remove deletes what a proxy left, unless it has come back: while this decides,
@@ -120,8 +132,8 @@ func (p *reaper) remove(ctx context.Context, id api.ID) error {
 	if _, back := api.Connections.Get(snap, id.Key()); back {
 		return nil
 	}
-	if dp, ok := api.Dataplanes.Get(snap, id); ok && dp.Owner == proxyOwner {
-		op := store.Op{Record: store.RecordOf(dp), Delete: true, Expect: store.At(store.Revision(dp.Revision))}
+	if row, ok := registered(snap, id); ok {
+		op := store.Op{Record: store.RecordOf(row), Delete: true, Expect: store.At(store.Revision(row.Head().Revision))}
 		if _, err := p.Feeder.Apply(ctx, []store.Op{op}); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}

@@ -199,13 +199,7 @@ func (z *zone) bootstrap(at net.Addr) http.Handler {
 		params.XDSPort = uint32(tcp.Port)
 	}
 	return bootstrap.Handler(bootstrap.Options{
-		Dataplane: func(mesh, name string) (*api.Object[api.Dataplane], bool) {
-			return api.Dataplanes.Named(z.DB.Snapshot(), mesh, name)
-		},
-		MeshExists: func(name string) bool {
-			_, ok := api.Meshes.Named(z.DB.Snapshot(), "", name)
-			return ok
-		},
+		DB: z.DB, Site: z.Site,
 		AuthRequired: z.config.DPServer.Auth != "none",
 		Chain:        func() []byte { return z.Cert.Chain },
 		Params:       params, Log: z.Component("bootstrap"),

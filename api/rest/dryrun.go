@@ -46,7 +46,7 @@ func (s *server) tryPut(w http.ResponseWriter, r *http.Request, k api.AnyKind, d
 	if trial.Document, err = s.itemFor(r, snap, k, row); err != nil {
 		return err
 	}
-	trial.Warnings = warningsOf(k, row)
+	trial.Warnings = warningsOf(snap, k, row)
 	WriteJSON(w, http.StatusOK, trial)
 	return nil
 }

@@ -2,6 +2,8 @@ package rest
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/atoll-mesh/atoll/api"
@@ -44,6 +46,23 @@ func (s *server) withMesh(snap *db.Snapshot, row api.Row, now time.Time) ([]stor
 	return ops, nil
 }
 
+// nameTaken warns of a ZoneIngress or ZoneEgress that has the name of another
+// proxy: they are Dataplanes, and the other one stands in its place.
+func nameTaken(r db.Reader, k api.AnyKind, row api.Row) []string {
+	var out []string
+	m := row.Head()
+	if !slices.Contains(api.ZoneProxyKinds(), k) {
+		return nil
+	}
+	for mesh := range api.Meshes.All(r) {
+		in := m.Label(api.LabelMesh)
+		if (in == "" || in == mesh.Name) && api.ZoneProxyTaken(r, m.Kind, mesh.Name, m.Name) {
+			out = append(out, fmt.Sprintf("no effect in mesh %q, where another proxy is called %q: Dataplane, ZoneIngress and ZoneEgress share their names", mesh.Name, m.Name))
+		}
+	}
+	return out
+}
+
 // alsoDeleted are the deletions that go with that of the row; an error if
 // something depends on it. The right to delete the row is the right to all of
 // them: a mesh cannot be without what is in it, and one that somebody may delete
@@ -51,7 +70,10 @@ func (s *server) withMesh(snap *db.Snapshot, row api.Row, now time.Time) ([]stor
 func (s *server) alsoDeleted(snap *db.Snapshot, row api.Row) ([]store.Op, error) {
 	switch head := row.Head(); head.Kind {
 	case api.Meshes.Name:
-		for range api.Dataplanes.In(snap, head.Name) {
+		for dp := range api.Dataplanes.In(snap, head.Name) {
+			if of, ok := api.ZoneProxyOf(snap, dp); ok && of.Head().Label(api.LabelMesh) == "" {
+				continue // it stands in whichever meshes there are
+			}
 			return nil, invalid(api.Fault{Field: "mesh", Reason: "unable to delete mesh, there are still some dataplanes attached"})
 		}
 		return s.inMesh(snap, head.Name), nil

@@ -154,7 +154,7 @@ var clusterScoped = []string{"Mesh", "Zone", "ZoneInsight", "MeshInsight", "Serv
 
 // computedLabels are not part of what a user would write into a cluster.
 var computedLabels = []string{
-	api.LabelDisplayName, api.LabelMesh, api.LabelOrigin, api.LabelZone, api.LabelEnv, api.LabelNamespace,
+	api.LabelDisplayName, api.LabelOrigin, api.LabelZone, api.LabelEnv, api.LabelNamespace,
 	api.LabelIngress, api.LabelEgress, api.LabelManagedBy, api.LabelGraceSince,
 }
 
@@ -190,9 +190,10 @@ func (s *server) kubernetes(snap *db.Snapshot, k api.AnyKind, row api.Row, names
 	labels := maps.Clone(m.Labels)
 	maps.DeleteFunc(labels, func(name, _ string) bool { return slices.Contains(computedLabels, name) })
 	secret, isSecret := row.Body().(*api.Secret)
-	if info.Scope == api.MeshScope {
+	if info.Scope == api.MeshScope { // elsewhere the label is the user's
 		if info.Flat && !isSecret {
 			object.Mesh = m.Mesh
+			delete(labels, api.LabelMesh)
 		} else {
 			if labels == nil {
 				labels = map[string]string{}

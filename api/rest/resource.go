@@ -548,15 +548,16 @@ func (s *server) planDelete(r *http.Request, snap *db.Snapshot, k api.AnyKind, m
 
 // warnings are what should be known about a row that is valid.
 func (s *server) warnings(k api.AnyKind, mesh, name string) []string {
-	row, ok := k.RowNamed(s.DB.Snapshot(), mesh, name)
+	snap := s.DB.Snapshot()
+	row, ok := k.RowNamed(snap, mesh, name)
 	if !ok {
 		return nil
 	}
-	return warningsOf(k, row)
+	return warningsOf(snap, k, row)
 }
 
-func warningsOf(k api.AnyKind, row api.Row) []string {
-	var out []string
+func warningsOf(r db.Reader, k api.AnyKind, row api.Row) []string {
+	out := nameTaken(r, k, row)
 	for _, p := range portsOf(row) {
 		if sni, ok := api.SNI(k, row.Head().ID, p.section); !ok {
 			out = append(out, fmt.Sprintf("port %d cannot be reached over mTLS: its SNI %q is no valid host name", p.number, sni))

@@ -34,6 +34,7 @@ package rest
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -369,6 +370,10 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		plain(w, miss.status, "405: Method Not Allowed")
 		return
 	}
+	if gone := goneKind(r.URL.Path); gone != nil {
+		s.fail(w, r, "", gone)
+		return
+	}
 	plain(w, http.StatusNotFound, "404: Page Not Found")
 }
 
@@ -382,6 +387,20 @@ func cleaned(p string) string {
 		return p // the root
 	}
 	return clean
+}
+
+// goneKind is the answer to the path of a kind that earlier releases had: what
+// replaces it. nil: the path is not of one.
+func goneKind(p string) *Problem {
+	parts := strings.Split(strings.TrimPrefix(p, "/"), "/")
+	if parts[0] == api.Meshes.Plural && len(parts) > 2 {
+		parts = parts[2:]
+	}
+	use, ok := api.Replacement(parts[0])
+	if !ok {
+		return nil
+	}
+	return &Problem{Status: http.StatusNotFound, Title: "Resource type not found", Detail: fmt.Sprintf("%s is no longer supported; use %s", parts[0], use)}
 }
 
 func withPath(r *http.Request, path string) *http.Request {

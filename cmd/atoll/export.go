@@ -227,8 +227,9 @@ func (e *exporter) kind(ctx context.Context, kind api.AnyKind) error {
 }
 
 // computed are labels that each control plane gives by itself. They name it,
-// and another one would refuse them.
-var computed = []string{api.LabelOrigin, api.LabelZone, api.LabelEnv, api.LabelMesh, api.LabelDisplayName}
+// and another one would refuse them. That of the mesh is one where there is a
+// mesh.
+var computed = []string{api.LabelOrigin, api.LabelZone, api.LabelEnv, api.LabelDisplayName}
 
 func (e *exporter) document(ctx context.Context, kind api.AnyKind, h resourceHead, row json.RawMessage) (string, error) {
 	if e.format == "kubernetes" {
@@ -250,7 +251,7 @@ func (e *exporter) document(ctx context.Context, kind api.AnyKind, h resourceHea
 		if labels, ok := members[i].Value.(yaml.MapSlice); ok && members[i].Key == "labels" {
 			members[i].Value = slices.DeleteFunc(labels, func(l yaml.MapItem) bool {
 				name, _ := l.Key.(string)
-				return slices.Contains(computed, name)
+				return slices.Contains(computed, name) || name == api.LabelMesh && kind.Info().Scope == api.MeshScope
 			})
 		}
 	}

@@ -4,8 +4,8 @@
 // It owns the question and the answer of POST /bootstrap ([Request], [Answer]),
 // the Envoy bootstrap built from them ([Build]) and the HTTP handler ([Handler]),
 // which a zone mounts beside the discovery service. The program that runs next
-// to Envoy (zone/proxy) uses the same types as a client, and [ParseDataplane]
-// to find faults in a definition before anything is sent. It never checks a
+// to Envoy (zone/proxy) uses the same types as a client, and [Parse] to find
+// faults in a definition before anything is sent. It never checks a
 // token (discovery does), never writes rows, and never logs a token.
 //
 //	Request ─▶ Dataplane (sent along, or a row) ─▶ host and CA ─▶ Build ─▶ YAML ─▶ Answer
@@ -36,13 +36,14 @@ type Request struct {
 	// Mesh and Name make the proxy's id: <mesh>.<name>.
 	Mesh string `json:"mesh"`
 	Name string `json:"name"`
-	// ProxyType is "dataplane" or empty.
+	// ProxyType is dataplane, ingress or egress; empty: dataplane.
 	ProxyType string `json:"proxyType"`
 	// DataplaneToken is the credential for discovery; DataplaneTokenPath is the
 	// file on the proxy's host that holds it.
 	DataplaneToken     string `json:"dataplaneToken,omitempty"`
 	DataplaneTokenPath string `json:"dataplaneTokenPath,omitempty"`
-	// DataplaneResource is a Dataplane (YAML or JSON) that registers itself.
+	// DataplaneResource is a Dataplane (YAML or JSON) that registers itself, or a
+	// ZoneIngress or ZoneEgress for a proxy of that type.
 	DataplaneResource string  `json:"dataplaneResource,omitempty"`
 	Version           Version `json:"version"`
 	// CACert is what the proxy verifies the control plane with, PEM.
@@ -137,44 +138,72 @@ type SidecarMetrics struct {
 }
 
 var (
-	// ErrNotDataplane: the text is no YAML or JSON, or not of type Dataplane.
-	ErrNotDataplane = errors.New("not a Dataplane")
+	// ErrDefinition: the definition of a proxy is no YAML or JSON, or not of the
+	// kind that its type has.
+	ErrDefinition = errors.New("unusable")
 	// ErrCACert: the CA is no PEM certificate, or not that of an authority.
 	ErrCACert = errors.New("not a CA certificate")
 )
 
-// ReadDataplane reads the document of a Dataplane as people write it, YAML or
+// KindOf is the kind of what proxies of a type bring: the zone proxies of
+// earlier releases are other kinds than Dataplane, and other types of proxy.
+// Empty means dataplane; ok is false for what is no type of proxy.
+func KindOf(proxyType string) (k api.AnyKind, ok bool) {
+	switch proxyType {
+	case "", "dataplane":
+		return api.Dataplanes, true
+	case "ingress":
+		return api.ZoneIngresses, true
+	case "egress":
+		return api.ZoneEgresses, true
+	}
+	return nil, false
+}
+
+// Read reads the document of a proxy of the type as people write it, YAML or
 // JSON. The spec is not judged yet; faults of the rest go to the report. The
-// error is [ErrNotDataplane].
-func ReadDataplane(text string, r *api.Report) (api.Document, error) {
+// error is [ErrDefinition].
+func Read(text, proxyType string, r *api.Report) (api.Document, api.AnyKind, error) {
+	want, ok := KindOf(proxyType)
+	if !ok {
+		return api.Document{}, nil, fmt.Errorf("%w: type of proxy %q is not known; allowed: dataplane, ingress, egress", ErrDefinition, proxyType)
+	}
+	name := want.Info().Name
 	body := []byte(text)
 	if !json.Valid(body) { // JSON is YAML too, but many times slower to read as such
 		var err error
 		if body, err = yaml.YAMLToJSONStrict(body); err != nil {
-			return api.Document{}, fmt.Errorf("%w: %v", ErrNotDataplane, err)
+			return api.Document{}, want, fmt.Errorf("%w: not a %s: %v", ErrDefinition, name, err)
 		}
 	}
 	doc, kind := api.ParseDocument(body, r)
-	if kind == nil || kind.Info().Name != api.Dataplanes.Name {
-		return doc, errors.Join(fmt.Errorf("%w: type is %q", ErrNotDataplane, doc.Type), r.Err())
+	if kind == want {
+		return doc, want, nil
 	}
-	return doc, nil
+	hint := ""
+	for _, other := range []string{"dataplane", "ingress", "egress"} {
+		if k, _ := KindOf(other); k == kind {
+			hint = "; that is for proxies of type " + other
+		}
+	}
+	return doc, want, errors.Join(fmt.Errorf("%w: not a %s: type is %q%s", ErrDefinition, name, doc.Type, hint), r.Err())
 }
 
-// ParseDataplane reads a Dataplane, YAML or JSON. Errors are [ErrNotDataplane],
-// or *api.Invalid with every fault: unknown fields are faults.
-func ParseDataplane(text string) (*api.Object[api.Dataplane], error) {
+// Parse reads the definition of a proxy of the type: a row of the kind that
+// [KindOf] says. Errors are [ErrDefinition], or *api.Invalid with every fault:
+// unknown fields are faults.
+func Parse(text, proxyType string) (api.Row, error) {
 	var r api.Report
-	doc, err := ReadDataplane(text, &r)
+	doc, kind, err := Read(text, proxyType, &r)
 	if err != nil {
 		return nil, err
 	}
 	id := api.ID{Kind: doc.Type, Mesh: doc.Mesh, Name: doc.Name}
-	row := api.Dataplanes.Decode(api.Meta{ID: id, Core: doc.Name, Labels: doc.Labels}, doc.Spec, true, &r)
+	row := kind.Decode(api.Meta{ID: id, Core: doc.Name, Labels: doc.Labels}, doc.Spec, true, &r)
 	if err := r.Err(); err != nil {
 		return nil, err
 	}
-	return row.(*api.Object[api.Dataplane]), nil
+	return row, nil
 }
 
 // AdminSocketName is the name of Envoy's administration socket in the work

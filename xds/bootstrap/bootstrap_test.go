@@ -108,11 +108,12 @@ func TestBuildRefusesMetadataThatIsNoObject(t *testing.T) {
 	}
 }
 
-func TestParseDataplane(t *testing.T) {
-	dp, err := bootstrap.ParseDataplane(`{"type":"Dataplane","mesh":"shop","name":"api","labels":{"kuma.io/workload":"api"},"networking":{"address":"10.0.0.9"}}`)
+func TestParse(t *testing.T) {
+	row, err := bootstrap.Parse(`{"type":"Dataplane","mesh":"shop","name":"api","labels":{"kuma.io/workload":"api"},"networking":{"address":"10.0.0.9"}}`, "")
 	if err != nil {
 		t.Fatal(err)
 	}
+	dp := row.(*api.Object[api.Dataplane])
 	if dp.Mesh != "shop" || dp.Name != "api" || dp.Label("kuma.io/workload") != "api" || dp.Spec.Networking.Address != "10.0.0.9" {
 		t.Errorf("%+v", dp)
 	}
@@ -124,11 +125,25 @@ func TestParseDataplane(t *testing.T) {
 		"unknown type": "type: Dataplan\nname: x",
 		"key twice":    "type: Dataplane\ntype: Dataplane\nname: x",
 	} {
-		if _, err := bootstrap.ParseDataplane(text); !errors.Is(err, bootstrap.ErrNotDataplane) {
+		if _, err := bootstrap.Parse(text, "dataplane"); !errors.Is(err, bootstrap.ErrDefinition) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	_, err = bootstrap.ParseDataplane("type: Dataplane\nmesh: shop\nname: api\nnetworking: {adress: 1.1.1.1, inbound: [{port: 99999}]}")
+	for proxyType, text := range map[string]string{
+		"ingress": "type: ZoneIngress\nname: in\nnetworking: {address: 10.0.0.9, port: 1}",
+		"egress":  "type: ZoneEgress\nname: out\nnetworking: {address: 10.0.0.9, port: 1}",
+	} {
+		if row, err := bootstrap.Parse(text, proxyType); err != nil || row.Head().Mesh != "" {
+			t.Errorf("%s: %v %v", proxyType, row, err)
+		}
+		for _, other := range []string{"", "dataplane", "gateway"} {
+			_, err := bootstrap.Parse(text, other)
+			if want := "for proxies of type " + proxyType; !errors.Is(err, bootstrap.ErrDefinition) || other != "gateway" && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s as %q: %v", proxyType, other, err)
+			}
+		}
+	}
+	_, err = bootstrap.Parse("type: Dataplane\nmesh: shop\nname: api\nnetworking: {adress: 1.1.1.1, inbound: [{port: 99999}]}", "dataplane")
 	var invalid *api.Invalid
 	if !errors.As(err, &invalid) || len(invalid.Faults) < 2 {
 		t.Errorf("expected every fault at once, not %v", err)
@@ -145,12 +160,13 @@ func TestAccessLogSocketIsCut(t *testing.T) {
 	}
 }
 
-func FuzzParseDataplane(f *testing.F) {
-	f.Add("type: Dataplane\nmesh: shop\nname: api\nnetworking: {address: 10.0.0.9}")
-	f.Add(`{"type":"Dataplane","labels":{"a":1}}`)
-	f.Fuzz(func(t *testing.T, text string) {
-		if dp, err := bootstrap.ParseDataplane(text); err == nil && dp == nil {
-			t.Error("neither a Dataplane nor an error")
+func FuzzParse(f *testing.F) {
+	f.Add("type: Dataplane\nmesh: shop\nname: api\nnetworking: {address: 10.0.0.9}", "dataplane")
+	f.Add(`{"type":"Dataplane","labels":{"a":1}}`, "")
+	f.Add("type: ZoneIngress\nname: in\nnetworking: {address: 10.0.0.9, port: 1}", "ingress")
+	f.Fuzz(func(t *testing.T, text, proxyType string) {
+		if row, err := bootstrap.Parse(text, proxyType); err == nil && row == nil {
+			t.Error("neither a row nor an error")
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -179,7 +180,7 @@ func nodeMetadata(req Request, p Params) (*structpb.Struct, error) {
 		"metricsKeyPath":          req.MetricsResources.KeyPath,
 		"systemCaPath":            req.SystemCAPath,
 		"spireAgent.socketPath":   req.SpireResources.SocketPath,
-		"dataplane.proxyType":     "dataplane",
+		"dataplane.proxyType":     cmp.Or(req.ProxyType, "dataplane"),
 		"dataplane.admin.port":    number(p.AdminPort),
 		"dataplane.admin.address": p.AdminAddress,
 	}

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/db"
 )
 
 // Path is where a proxy asks.
@@ -23,13 +24,11 @@ const Path = "/bootstrap"
 // maxBody limits a request: a Dataplane with some thousand outbounds fits.
 const maxBody = 4 << 20
 
-// Options is what [Handler] needs to know; Dataplane, MeshExists and Chain are
-// required.
+// Options is what [Handler] needs to know; DB, Site and Chain are required.
 type Options struct {
-	// Dataplane finds a row by its name at this control plane.
-	Dataplane func(mesh, name string) (*api.Object[api.Dataplane], bool)
-	// MeshExists reports whether there is such a mesh.
-	MeshExists func(mesh string) bool
+	// DB has the meshes and the proxies that are stored, of the zone Site.
+	DB   *db.DB
+	Site api.Site
 	// AuthRequired refuses requests without a token or the path of one.
 	AuthRequired bool
 	// Chain is the certificate chain of the server, PEM, leaf first. Envoy trusts
@@ -69,7 +68,7 @@ func silent(status int, format string, args ...any) *refusal {
 //	400  the body is not JSON; the host is not in the certificate; a CA that is none
 //	404  no such Dataplane or mesh (empty: the client asks again)
 //	422  no token; faults in the Dataplane that was sent; its mesh does not exist
-//	500  what was sent is no Dataplane, no PEM, another type of proxy
+//	500  what was sent is no Dataplane, no PEM, an unknown type of proxy
 func Handler(o Options) http.Handler {
 	if o.Lookup == nil {
 		o.Lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
@@ -115,7 +114,8 @@ func Handler(o Options) http.Handler {
 }
 
 func (o *Options) answer(r *http.Request, req Request) (Answer, *refusal) {
-	if req.ProxyType != "" && req.ProxyType != "dataplane" {
+	kind, ok := KindOf(req.ProxyType)
+	if !ok {
 		return Answer{}, silent(http.StatusInternalServerError, "type of proxy %q is not known", req.ProxyType)
 	}
 	req.DataplaneToken = strings.TrimSpace(req.DataplaneToken)
@@ -123,9 +123,13 @@ func (o *Options) answer(r *http.Request, req Request) (Answer, *refusal) {
 		return Answer{}, refuse(http.StatusUnprocessableEntity,
 			"dataplaneToken: a dataplane token is required; generate one and pass it by --dataplane-token-file")
 	}
-	dp, no := o.dataplane(req)
+	zoneProxy := kind != api.AnyKind(api.Dataplanes)
+	dp, no := o.dataplane(req, zoneProxy)
 	if no != nil {
 		return Answer{}, no
+	}
+	if zoneProxy {
+		req.Mesh = dp.Mesh // which it does not know
 	}
 	p := o.Params
 	p.Workload = dp.Label(api.LabelWorkload)
@@ -151,25 +155,53 @@ func (o *Options) answer(r *http.Request, req Request) (Answer, *refusal) {
 }
 
 // dataplane is the one that was sent along, or the row.
-func (o *Options) dataplane(req Request) (*api.Object[api.Dataplane], *refusal) {
+func (o *Options) dataplane(req Request, zoneProxy bool) (*api.Object[api.Dataplane], *refusal) {
+	snap := o.DB.Snapshot()
 	if req.DataplaneResource == "" {
-		dp, ok := o.Dataplane(req.Mesh, req.Name)
-		if !ok {
-			return nil, silent(http.StatusNotFound, "there is no Dataplane %s in mesh %s", req.Name, req.Mesh)
-		}
-		return dp, nil
+		return o.stored(snap, req, zoneProxy)
 	}
-	dp, err := ParseDataplane(req.DataplaneResource)
+	row, err := Parse(req.DataplaneResource, req.ProxyType)
 	switch {
-	case errors.Is(err, ErrNotDataplane):
+	case errors.Is(err, ErrDefinition):
 		return nil, silent(http.StatusInternalServerError, "dataplaneResource: %v", err)
 	case err != nil:
 		return nil, refuse(http.StatusUnprocessableEntity, err.Error())
-	case !o.MeshExists(dp.Mesh):
+	}
+	if zoneProxy {
+		mesh, err := api.ZoneProxyMesh(snap, row.Head().Labels, req.Mesh)
+		if err != nil {
+			return nil, refuse(http.StatusUnprocessableEntity, err.Error())
+		}
+		return api.ZoneProxyRow(row, mesh, o.Site), nil
+	}
+	dp := row.(*api.Object[api.Dataplane])
+	if _, ok := api.Meshes.Named(snap, "", dp.Mesh); !ok {
 		return nil, refuse(http.StatusUnprocessableEntity, fmt.Sprintf("mesh: mesh %q does not exist", dp.Mesh))
-	case len(dp.Spec.Networking.Outbound) > 0 && redirects(req.DataplaneConfig):
+	}
+	if len(dp.Spec.Networking.Outbound) > 0 && redirects(req.DataplaneConfig) {
 		return nil, refuse(http.StatusUnprocessableEntity,
 			"outbound: should be empty since the traffic of the workload is redirected (transparent proxy)")
+	}
+	return dp, nil
+}
+
+// stored is the row of a proxy that brings none.
+func (o *Options) stored(snap *db.Snapshot, req Request, zoneProxy bool) (*api.Object[api.Dataplane], *refusal) {
+	if zoneProxy {
+		var labels map[string]string
+		k, _ := KindOf(req.ProxyType)
+		if row, ok := k.RowNamed(snap, "", req.Name); ok {
+			labels = row.Head().Labels
+		}
+		mesh, err := api.ZoneProxyMesh(snap, labels, req.Mesh)
+		if err != nil {
+			return nil, refuse(http.StatusUnprocessableEntity, err.Error())
+		}
+		req.Mesh = mesh
+	}
+	dp, ok := api.Dataplanes.Named(snap, req.Mesh, req.Name)
+	if !ok {
+		return nil, silent(http.StatusNotFound, "there is no Dataplane %s in mesh %s", req.Name, req.Mesh)
 	}
 	return dp, nil
 }

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/xds/bootstrap"
 )
 
@@ -47,20 +48,36 @@ func certificate(t *testing.T, isCA bool) string {
 
 const secret = "header.TOKENINCLEAR.signature"
 
-// zone has mesh shop with the Dataplane api, and a log.
+var east = api.Site{Zone: "east", Env: "universal"}
+
+// zone has the meshes shop, with the Dataplane api, and lab, each with a
+// ZoneIngress, and a log.
 func zone(t *testing.T) (bootstrap.Options, *bytes.Buffer) {
 	api1 := api.Dataplanes.New(api.Meta{
-		ID: api.ID{Mesh: "shop", Name: "api"}, Labels: map[string]string{"kuma.io/workload": "backend"},
+		ID: api.ID{Mesh: "shop", Name: "api"}, Core: "api", Labels: map[string]string{"kuma.io/workload": "backend"},
 	}, api.Dataplane{Networking: api.Networking{Address: "10.0.0.9", Admin: &api.EnvoyAdmin{Port: 9999}}})
 	chain := []byte(certificate(t, true))
 	var log bytes.Buffer
 	p := bootstrap.DefaultParams()
 	p.XDSPort = 5678
+	stored := db.New(api.Schema)
+	if _, err := stored.Write(func(tx *db.Tx) error {
+		api.Dataplanes.Put(tx, api1)
+		for _, name := range []string{"shop", "lab"} {
+			api.Meshes.Put(tx, api.Meshes.New(api.Meta{ID: api.ID{Name: name}, Core: name}, api.Mesh{}))
+		}
+		for _, mesh := range []string{"shop", "lab"} {
+			in := api.ZoneIngresses.New(api.Meta{ID: api.ID{Zone: "east", Name: "in-" + mesh}, Core: "in-" + mesh, Labels: map[string]string{api.LabelMesh: mesh}},
+				api.ZoneIngress{Networking: api.ZoneIngressNetworking{Address: "10.0.0.8", Port: 10001, Admin: &api.EnvoyAdmin{Port: 9902}}})
+			api.ZoneIngresses.Put(tx, in)
+			api.Dataplanes.Put(tx, api.ZoneProxyRow(in, mesh, east))
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	return bootstrap.Options{
-		Dataplane: func(mesh, name string) (*api.Object[api.Dataplane], bool) {
-			return api1, mesh == "shop" && name == "api"
-		},
-		MeshExists:   func(mesh string) bool { return mesh == "shop" },
+		DB: stored, Site: east,
 		AuthRequired: true, Chain: func() []byte { return chain }, Params: p,
 		Lookup: func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("no such host") },
 		Log:    slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -97,6 +114,7 @@ func TestHandlerStatus(t *testing.T) {
 		return out
 	}
 	dataplane := func(text string) request { return stored(request{"dataplaneResource": text}) }
+	const zoneIngress = "type: ZoneIngress\nname: in-1\nlabels: {kuma.io/mesh: shop}\nnetworking: {address: 10.0.0.7, port: 10001}\n"
 	const good = "type: Dataplane\nmesh: shop\nname: api\nnetworking: {address: 10.0.0.9}\n"
 	for _, c := range []struct {
 		name   string
@@ -137,7 +155,17 @@ func TestHandlerStatus(t *testing.T) {
 		{name: "CA no PEM", body: stored(request{"caCert": "x"}), status: 500, text: "-"},
 		{name: "not YAML", body: dataplane("{"), status: 500, text: "-"},
 		{name: "another kind", body: dataplane("type: Mesh\nname: x"), status: 500, text: "-"},
-		{name: "another type of proxy", body: stored(request{"proxyType": "ingress"}), status: 500, text: "-"},
+		{name: "another type of proxy", body: stored(request{"proxyType": "gateway"}), status: 500, text: "-"},
+		{name: "zone proxy of another type", body: stored(request{"proxyType": "egress", "dataplaneResource": zoneIngress}), status: 500, text: "-"},
+		{name: "zone proxy that is a Dataplane", body: stored(request{"proxyType": "ingress", "dataplaneResource": good}), status: 500, text: "-"},
+		{name: "zone proxy as a Dataplane", body: dataplane(zoneIngress), status: 500, text: "-"},
+		{name: "zone proxy, fault", body: stored(request{"proxyType": "ingress", "dataplaneResource": zoneIngress + "netwrking: {}"}), status: 422, text: "netwrking"},
+		{name: "zone proxy, which mesh", body: request{"proxyType": "ingress", "name": "in-1", "dataplaneToken": secret, "dataplaneResource": strings.Replace(zoneIngress, "kuma.io/mesh: shop", "", 1)},
+			status: 422, text: "mesh: a proxy is in one mesh, and there are lab, shop: name one by the label kuma.io/mesh"},
+		{name: "zone proxy, no mesh", body: request{"proxyType": "ingress", "name": "in-1", "dataplaneToken": secret, "dataplaneResource": strings.Replace(zoneIngress, "shop", "none", 1)},
+			status: 422, text: `mesh "none" does not exist`},
+		{name: "zone proxy, two meshes", body: stored(request{"mesh": "lab", "proxyType": "ingress", "dataplaneResource": zoneIngress}), status: 422, text: "kuma.io/mesh"},
+		{name: "no zone proxy", body: stored(request{"proxyType": "ingress", "name": "none"}), status: 404, text: "-"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o, log := zone(t)
@@ -153,6 +181,48 @@ func TestHandlerStatus(t *testing.T) {
 			}
 			if c.status >= 400 && c.status != 404 && log.Len() == 0 {
 				t.Error("nothing in the log")
+			}
+		})
+	}
+}
+
+// A zone proxy of earlier releases names no mesh; the answer has the one that it
+// is in, by the label or because there is no choice.
+func TestHandlerZoneProxy(t *testing.T) {
+	o, _ := zone(t)
+	for name, c := range map[string]struct {
+		req           bootstrap.Request
+		node, address string
+		admin         string
+	}{
+		"stored":       {bootstrap.Request{Name: "in-lab", ProxyType: "ingress"}, "lab.in-lab", "10.0.0.8", "9902"},
+		"stored, mesh": {bootstrap.Request{Mesh: "shop", Name: "in-shop", ProxyType: "ingress"}, "shop.in-shop", "10.0.0.8", "9902"},
+		"brought": {bootstrap.Request{Name: "in-1", ProxyType: "ingress",
+			DataplaneResource: "type: ZoneIngress\nname: in-1\nlabels: {kuma.io/mesh: lab}\nnetworking: {address: 10.0.0.7, port: 10001, admin: {port: 9903}}"}, "lab.in-1", "10.0.0.7", "9903"},
+		"egress": {bootstrap.Request{Mesh: "shop", Name: "out-1", ProxyType: "egress",
+			DataplaneResource: "type: ZoneEgress\nname: out-1\nnetworking: {address: 10.0.0.7, port: 10002}"}, "shop.out-1", "10.0.0.7", "9901"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.req.DataplaneToken = secret
+			w := ask(t, o, nil, c.req)
+			var a bootstrap.Answer
+			if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil {
+				t.Fatalf("%d %s: %v", w.Code, w.Body, err)
+			}
+			var b struct {
+				Node struct {
+					ID       string
+					Metadata map[string]any
+				}
+			}
+			if err := yaml.Unmarshal(a.Bootstrap, &b); err != nil {
+				t.Fatal(err)
+			}
+			m := b.Node.Metadata
+			text, _ := m["dataplane.resource"].(string)
+			if b.Node.ID != c.node || a.Sidecar.Networking.Address != c.address || m["dataplane.admin.port"] != c.admin ||
+				m["dataplane.proxyType"] != c.req.ProxyType || text != c.req.DataplaneResource {
+				t.Errorf("%s %+v %+v", b.Node.ID, a.Sidecar, m)
 			}
 		})
 	}

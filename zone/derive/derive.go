@@ -1,6 +1,7 @@
 // Package derive keeps the rows that follow from others: in a Universal zone a
 // MeshService and a Workload for each workload, a MeshZoneAddress for each zone
-// ingress; and what a Mesh in the form of earlier releases stands for.
+// ingress; and what a Mesh, a ZoneIngress or a ZoneEgress in the form of earlier
+// releases stands for.
 //
 // It owns the rows marked with its Owners and touches no others: a service or an
 // address that a user wrote by hand stays as it is, and stands in place of the
@@ -10,6 +11,7 @@
 //	Dataplane changed ─▶ its workload is dirty ─▶ compare ─▶ store
 //	Mesh changed ─▶ the mesh is dirty ─▶ compare ─▶ store
 //	Dataplane, Connection of an ingress changed ─▶ its mesh is dirty ─▶ compare ─▶ store
+//	ZoneIngress, ZoneEgress changed ─▶ its meshes are dirty ─▶ compare ─▶ store
 //
 // # Why
 //
@@ -144,6 +146,10 @@ func (f *feeder) commit(c db.Commit) {
 				f.meshes[row.Name] = struct{}{}
 			case *api.Object[api.MeshIdentity]:
 				f.meshes[row.Mesh] = struct{}{}
+			case *api.Object[api.ZoneIngress]:
+				f.markZoneProxy(c.Snapshot, row.Label(api.LabelMesh))
+			case *api.Object[api.ZoneEgress]:
+				f.markZoneProxy(c.Snapshot, row.Label(api.LabelMesh))
 			case *api.Connection:
 				if row != nil {
 					f.meshes[row.Proxy.Mesh] = struct{}{}
@@ -181,6 +187,7 @@ func (f *feeder) turn(ctx context.Context) time.Time {
 	for mesh := range meshes {
 		ops = append(ops, f.addresses(snap, mesh)...)
 		ops = append(ops, f.fromMesh(snap, mesh)...)
+		ops = append(ops, f.fromZoneProxies(snap, mesh)...)
 	}
 	// One batch per row: a row that somebody changed meanwhile fails alone, and
 	// that change has marked it again.
@@ -311,7 +318,8 @@ func (f *feeder) addresses(snap *db.Snapshot, mesh string) []store.Op {
 		}
 		_, connected := api.Connections.Get(snap, dp.ID.Key())
 		for i, l := range dp.Spec.Networking.Listeners {
-			if l.Type != "ZoneIngress" || l.State == "NotReady" {
+			at, ok := reached(snap, dp, l)
+			if l.Type != "ZoneIngress" || l.State == "NotReady" || !ok {
 				continue
 			}
 			name := dp.Name
@@ -321,7 +329,7 @@ func (f *feeder) addresses(snap *db.Snapshot, mesh string) []store.Op {
 			if _, published := api.MeshZoneAddresses.Get(snap, api.LocalID(api.MeshZoneAddresses, mesh, "", name, f.o.Site)); !connected && !published {
 				continue // it is announced when it can be reached; losing sight of it changes nothing
 			}
-			want[name] = api.MeshZoneAddress{Address: l.Address, Port: int32(l.Port)}
+			want[name] = at
 		}
 	}
 	var mine []*api.Object[api.MeshZoneAddress]

@@ -30,13 +30,14 @@ type Config struct {
 	RetryMaxDuration time.Duration
 
 	// Name and Mesh name a Dataplane that exists at the control plane; empty if
-	// a definition is given. Mesh empty means "default".
+	// a definition is given. Mesh empty means "default", or for types other than
+	// dataplane the one that the control plane finds.
 	Name, Mesh string
-	// ProxyType is "dataplane".
+	// ProxyType is dataplane, or ingress or egress for a ZoneIngress or ZoneEgress.
 	ProxyType string
 	// Dataplane (text) or DataplaneFile ("-": standard input) define a Dataplane,
 	// YAML or JSON, that registers itself; {{ name }} in it is replaced from
-	// Variables.
+	// Variables. With another ProxyType it is a ZoneIngress or ZoneEgress.
 	Dataplane     string
 	DataplaneFile string
 	Variables     map[string]string
@@ -138,7 +139,7 @@ func (c *Config) Bind(fs *pflag.FlagSet) {
 	span(&c.RetryMaxDuration, "retry-max-duration", "CONTROL_PLANE_RETRY_MAX_DURATION", "how long the bootstrap is tried")
 	text(&c.Name, "name", "", "DATAPLANE_NAME", "name of a Dataplane that exists")
 	text(&c.Mesh, "mesh", "", "DATAPLANE_MESH", "mesh of the Dataplane (default \"default\")")
-	text(&c.ProxyType, "proxy-type", "", "DATAPLANE_PROXY_TYPE", "type of proxy: dataplane")
+	text(&c.ProxyType, "proxy-type", "", "DATAPLANE_PROXY_TYPE", "type of proxy: dataplane, or ingress or egress for a ZoneIngress or ZoneEgress")
 	span(&c.DrainTime, "drain-time", "DATAPLANE_DRAIN_TIME", "how long connections may end by themselves after SIGTERM")
 	text(&c.TokenFile, "dataplane-token-file", "", "DATAPLANE_RUNTIME_TOKEN_PATH", "file with the dataplane token")
 	text(&c.Token, "dataplane-token", "", "DATAPLANE_RUNTIME_TOKEN", "dataplane token; a file is safer, arguments can be seen by others")

@@ -27,7 +27,8 @@ const (
 	maxFile = 4 << 20
 )
 
-// subject is which Dataplane this proxy is.
+// subject is which Dataplane this proxy is. A zone proxy of earlier releases may
+// say no mesh: the control plane finds it.
 type subject struct {
 	mesh, name string
 	definition string // text to register with; empty: it exists
@@ -51,9 +52,6 @@ func (r *runner) prepare() error {
 	}
 	var err error
 	note(checkURL(r.ControlPlane))
-	if r.ProxyType != "" && r.ProxyType != "dataplane" {
-		note(fmt.Errorf("%w: --proxy-type is %q; allowed: dataplane", ErrConfig, r.ProxyType))
-	}
 	if r.RetryBackoff <= 0 || r.RetryMaxDuration < 0 || r.DrainTime < 0 || r.StopTime < 0 {
 		note(fmt.Errorf("%w: times must not be negative, and the pause between tries not zero", ErrConfig))
 	}
@@ -90,6 +88,10 @@ func checkURL(text string) error {
 
 // readSubject takes the definition, or the name.
 func (r *runner) readSubject() (subject, error) {
+	kind, ok := bootstrap.KindOf(r.ProxyType)
+	if !ok {
+		return subject{}, fmt.Errorf("%w: --proxy-type is %q; allowed: dataplane, ingress, egress", ErrConfig, r.ProxyType)
+	}
 	text := r.Dataplane
 	if r.DataplaneFile != "" {
 		if text != "" {
@@ -102,7 +104,7 @@ func (r *runner) readSubject() (subject, error) {
 		text = string(body)
 	}
 	if text == "" {
-		return r.namedSubject()
+		return r.namedSubject(kind)
 	}
 	if r.Name != "" || r.Mesh != "" {
 		return subject{}, fmt.Errorf("%w: --name and --mesh come from the definition of the Dataplane and cannot be given beside it", ErrConfig)
@@ -111,16 +113,16 @@ func (r *runner) readSubject() (subject, error) {
 	if err != nil {
 		return subject{}, err
 	}
-	dp, err := bootstrap.ParseDataplane(text)
+	row, err := bootstrap.Parse(text, r.ProxyType)
 	if err != nil {
-		return subject{}, fmt.Errorf("%w: definition of the Dataplane: %w", ErrConfig, err)
+		return subject{}, fmt.Errorf("%w: definition of the proxy: %w", ErrConfig, err)
 	}
-	return r.checkSubject(subject{mesh: dp.Mesh, name: dp.Name, definition: text})
+	return r.checkSubject(kind, subject{mesh: row.Head().Mesh, name: row.Head().Name, definition: text})
 }
 
-func (r *runner) namedSubject() (subject, error) {
+func (r *runner) namedSubject(kind api.AnyKind) (subject, error) {
 	s := subject{mesh: r.Mesh, name: r.Name}
-	if s.mesh == "" {
+	if s.mesh == "" && kind.Info().Scope == api.MeshScope {
 		s.mesh = "default"
 	}
 	if s.name == "" && r.PodName != "" {
@@ -129,14 +131,14 @@ func (r *runner) namedSubject() (subject, error) {
 	if s.name == "" {
 		return s, fmt.Errorf("%w: which Dataplane? give --dataplane-file, or the --name of one that exists", ErrConfig)
 	}
-	return r.checkSubject(s)
+	return r.checkSubject(kind, s)
 }
 
-func (r *runner) checkSubject(s subject) (subject, error) {
+func (r *runner) checkSubject(kind api.AnyKind, s subject) (subject, error) {
 	if reason := api.CheckName(s.name); reason != "" {
 		return s, fmt.Errorf("%w: name of the Dataplane %q: %s", ErrConfig, s.name, reason)
 	}
-	if reason := api.CheckMeshName(s.mesh); reason != "" {
+	if reason := api.CheckMeshName(s.mesh); reason != "" && (s.mesh != "" || kind.Info().Scope == api.MeshScope) {
 		return s, fmt.Errorf("%w: mesh of the Dataplane %q: %s", ErrConfig, s.mesh, reason)
 	}
 	return s, nil
@@ -316,7 +318,7 @@ func (r *runner) request() bootstrap.Request {
 	announce(r.StrictInboundPorts, "feature-strict-inbound-ports")
 	announce(r.ReusePort, "feature-reuse-port")
 	return bootstrap.Request{
-		Mesh: r.subject.mesh, Name: r.subject.name, ProxyType: "dataplane",
+		Mesh: r.subject.mesh, Name: r.subject.name, ProxyType: r.ProxyType,
 		DataplaneToken: r.token, DataplaneTokenPath: tokenPath, DataplaneResource: r.subject.definition,
 		Version: bootstrap.Version{Proxy: bootstrap.ProgramVersion{Version: r.Version}, Envoy: r.version},
 		CACert:  r.caPEM, ReadinessPort: r.port, OperatingSystem: runtime.GOOS, Features: features,
