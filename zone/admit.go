@@ -2,6 +2,7 @@ package zone
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,7 +91,7 @@ func (z *zone) brought(h *xds.Hello, text, proxyType string) (brought, error) {
 	}
 	zoneProxy := kind != api.AnyKind(api.Dataplanes)
 	if zoneProxy {
-		doc.Mesh = h.Mesh // judged below
+		doc.Mesh = cmp.Or(doc.Mesh, h.Mesh) // which it need not say
 	}
 	if doc.Mesh != h.Mesh || doc.Name != h.Name {
 		return brought{}, fmt.Errorf("proxyId {mesh: %s, name: %s} does not match proxy resource {mesh: %s, name: %s}", h.Mesh, h.Name, doc.Mesh, doc.Name)

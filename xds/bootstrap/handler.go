@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -168,7 +169,7 @@ func (o *Options) dataplane(req Request, zoneProxy bool) (*api.Object[api.Datapl
 		return nil, refuse(http.StatusUnprocessableEntity, err.Error())
 	}
 	if zoneProxy {
-		mesh, err := api.ZoneProxyMesh(snap, row.Head().Labels, req.Mesh)
+		mesh, err := api.ZoneProxyMesh(snap, row.Head().Labels, cmp.Or(req.Mesh, row.Head().Mesh))
 		if err != nil {
 			return nil, refuse(http.StatusUnprocessableEntity, err.Error())
 		}
