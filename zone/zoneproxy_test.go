@@ -39,7 +39,7 @@ func (p *plane) boot(t *testing.T, req bootstrap.Request) *corev3.Node {
 	}
 	c := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	defer c.CloseIdleConnections()
-	r, err := c.Post("https://"+p.out.value(t, "dp-server")+bootstrap.Path, "application/json", bytes.NewReader(body))
+	r, err := c.Post("https://"+p.value(t, "dp-server")+bootstrap.Path, "application/json", bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

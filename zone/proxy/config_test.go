@@ -69,7 +69,10 @@ func TestFaultsBeforeTheNetwork(t *testing.T) {
 		{"no name", func(c *proxy.Config) { c.Name = "" }, "which Dataplane"},
 		{"bad name", func(c *proxy.Config) { c.Name = "../api" }, "name of the Dataplane"},
 		{"bad mesh", func(c *proxy.Config) { c.Mesh = "A B" }, "mesh of the Dataplane"},
-		{"another type", func(c *proxy.Config) { c.ProxyType = "ingress" }, "--proxy-type"},
+		{"another type", func(c *proxy.Config) { c.ProxyType = "gateway" }, "--proxy-type"},
+		{"definition of another type", func(c *proxy.Config) {
+			c.Name, c.ProxyType, c.Dataplane = "", "ingress", "type: Dataplane\nmesh: shop\nname: api\nnetworking: {address: 10.0.0.1}"
+		}, "not a ZoneIngress"},
 		{"no token file", func(c *proxy.Config) { c.TokenFile = dir + "/missing" }, "missing"},
 		{"empty token file", func(c *proxy.Config) { c.TokenFile = file("empty", "\n") }, "is empty"},
 		{"no token in the file", func(c *proxy.Config) { c.TokenFile = file("password", "hunter2") }, "no JSON web token"},
