@@ -34,6 +34,17 @@ type Connection struct {
 	AdminPort, ReadinessPort  uint32
 	// ReusePort: its listeners have a socket per worker.
 	ReusePort bool
+	// WorkDir is where the program next to Envoy has its sockets; InWorkDir: Envoy
+	// runs there, so that paths may be relative.
+	WorkDir   string
+	InWorkDir bool
+	// LogPipe: that program reads lines from a pipe and sends them over TCP.
+	LogPipe bool
+	// OTLP: that program takes OpenTelemetry from Envoy and passes it on.
+	OTLP bool
+	// HostIP is the address of the node, SystemCA the file of the authorities that
+	// are trusted there; empty: unknown.
+	HostIP, SystemCA string
 }
 
 // Connections holds the proxies that are connected to any instance.

@@ -34,7 +34,7 @@ var beside = map[string][]string{
 	"api/store":     {"api"},
 	"api/incr":      {"api"},
 	"kds/kdspb":     {"api", "kds/kdspb/systempb"},
-	"xds/plan":      {"xds/envoy", "api/policy"},
+	"xds/plan":      {"xds/envoy", "xds/bootstrap", "api/policy"}, // bootstrap: where sockets are
 	"api/inspect":   {"api/rest"},
 	"api/server":    {"api/rest"},
 	"xds/bootstrap": {"xds/envoy"}, // the name of the runtime flag that permissions rely on

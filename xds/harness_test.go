@@ -182,7 +182,9 @@ func serve(t *testing.T, r *rows, at net.Listener, drain time.Duration) *plane {
 			if h.Name == "stranger" {
 				return id, errors.New("who are you")
 			}
-			r.write(func(tx *db.Tx) { api.Connections.Put(tx, &api.Connection{Proxy: id, Stream: h.Stream}) })
+			r.write(func(tx *db.Tx) {
+				api.Connections.Put(tx, &api.Connection{Proxy: id, Stream: h.Stream, InWorkDir: true, OTLP: true})
+			})
 			return id, nil
 		},
 		Report: func(s xds.Status) {

@@ -32,7 +32,7 @@ func changes() *rapid.Generator[change] {
 	return rapid.Custom(func(t *rapid.T) change {
 		n, z := name.Draw(t, "name"), zone.Draw(t, "zone")
 		one := fmt.Sprintf("%s%d", n, rapid.IntRange(1, 2).Draw(t, "instance"))
-		switch rapid.IntRange(0, 13).Draw(t, "what") {
+		switch rapid.IntRange(0, 15).Draw(t, "what") {
 		case 0, 1:
 			var outs string
 			for i, o := range rapid.SliceOfN(rapid.SampledFrom([]string{
@@ -87,6 +87,18 @@ func changes() *rapid.Generator[change] {
 			return change{at: "east", docs: []string{trust("east"), "type: MeshIdentity\nmesh: default\nname: identity\nspec:\n  selector: {dataplane: {matchLabels: {" +
 				rapid.SampledFrom([]string{"", "version: '1'"}).Draw(t, "who") + "}}}\n  provider: {type: Bundled, bundled: {autogenerate: {enabled: true}}}\n"}}
 		case 12:
+			return change{drop: func(r *rows) { r.drop(api.MeshAccessLogs, "global", "l"+n) }}
+		case 13:
+			return change{at: "global", docs: []string{fmt.Sprintf("type: MeshAccessLog\nmesh: default\nname: l%s\nspec: {%s}\n---\ntype: MeshOpenTelemetryBackend\nmesh: default\nname: otel\nlabels: {app: %s}\nspec: {endpoint: {port: %d}}\n",
+				n, fmt.Sprintf(rapid.SampledFrom([]string{
+					"to: [{targetRef: {kind: Mesh}, default: {backends: [%s]}}]",
+					"to: [{targetRef: {kind: MeshHTTPRoute, labels: {kuma.io/display-name: r}}, default: {backends: [%s]}}]",
+					"targetRef: {kind: Dataplane, labels: {app: a}}, rules: [{matches: [{sni: {type: Exact, value: x}}], default: {backends: [%s]}}]",
+				}).Draw(t, "logs"), rapid.SampledFrom([]string{
+					"", "{type: File, file: {path: /dev/null}}", "{type: Tcp, tcp: {address: 'x:1'}}",
+					"{type: OpenTelemetry, openTelemetry: {backendRef: {kind: MeshOpenTelemetryBackend, labels: {app: a}}}}",
+				}).Draw(t, "backend")), one[:1], rapid.SampledFrom([]int{4317, 4318}).Draw(t, "collector"))}}
+		case 14:
 			return change{at: "west", docs: []string{trust("west"), fmt.Sprintf("type: MeshZoneAddress\nmesh: default\nname: %s\nspec: {address: 192.0.2.%d, port: 10001}\n", n, rapid.IntRange(1, 2).Draw(t, "address"))}}
 		}
 		return change{feed: func(tx *db.Tx) {

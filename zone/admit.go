@@ -269,8 +269,19 @@ func (z *zone) connect(h *xds.Hello, id api.ID, meta map[string]*structpb.Value)
 		AdminAddress: meta["dataplane.admin.address"].GetStringValue(), AdminSocket: meta["dataplane.admin.socketPath"].GetStringValue(),
 		AdminPort: portOf(meta["dataplane.admin.port"]), ReadinessPort: portOf(meta["dataplane.readinessReporter.port"]),
 	}
+	c.WorkDir, c.SystemCA = meta["workdir"].GetStringValue(), meta["systemCaPath"].GetStringValue()
+	c.HostIP = meta["dynamicMetadata"].GetStructValue().GetFields()["HOST_IP"].GetStringValue()
 	for _, f := range meta["features"].GetListValue().GetValues() {
-		c.ReusePort = c.ReusePort || f.GetStringValue() == "feature-reuse-port"
+		switch f.GetStringValue() {
+		case "feature-reuse-port":
+			c.ReusePort = true
+		case "feature-tcp-accesslog-via-named-pipe":
+			c.LogPipe = true
+		case "feature-otel-via-kuma-dp":
+			c.OTLP = true
+		case bootstrap.FeatureInWorkDir:
+			c.InWorkDir = true
+		}
 	}
 	z.leaving.Lock()
 	defer z.leaving.Unlock()

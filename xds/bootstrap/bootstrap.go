@@ -213,9 +213,26 @@ const AdminSocketName = "kuma-envoy-admin.sock"
 // AdminSocket is Envoy's administration socket under a work directory.
 func AdminSocket(workdir string) string { return path.Join(workdir, AdminSocketName) }
 
-// AccessLogSocket is where a proxy of the existing ecosystem takes access logs.
-// A socket's path is cut, since the kernel takes 107 bytes.
+// FeatureInWorkDir is announced by a program that starts Envoy in the work
+// directory, where the pipe for access logs has the name [AccessLogPipe] as well:
+// then paths that Envoy is given can be the same for all proxies.
+const FeatureInWorkDir = "feature-envoy-in-workdir"
+
+// AccessLogPipe is [AccessLogSocket] for an Envoy that runs in the work directory.
+const AccessLogPipe = "access-logs"
+
+// AccessLogSocket is the pipe from which a proxy takes access logs that it shall
+// send over TCP.
 func AccessLogSocket(workdir, name, mesh string) string {
-	p := path.Join(workdir, "kuma-al-"+name+"-"+mesh)
+	return socket(workdir, "kuma-al-"+name+"-"+mesh)
+}
+
+// CollectorSocket is where the program next to Envoy takes OTLP for the collector
+// of the name.
+func CollectorSocket(workdir, name string) string { return socket(workdir, "kuma-otel-"+name) }
+
+// socket is a path that is cut, since the kernel takes 107 bytes.
+func socket(workdir, stem string) string {
+	p := path.Join(workdir, stem)
 	return p[:min(len(p), 98)] + ".sock"
 }

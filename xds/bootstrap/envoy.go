@@ -60,8 +60,9 @@ type Params struct {
 
 	// CA is PEM: what Envoy verifies discovery with.
 	CA string
-	// Workload is the value of the label kuma.io/workload of the Dataplane.
-	Workload string
+	// Workload is the workload of the Dataplane, Address its address: what Envoy
+	// can say of itself in logs.
+	Workload, Address string
 }
 
 // DefaultParams are the parameters of a control plane that sets none.
@@ -183,6 +184,9 @@ func nodeMetadata(req Request, p Params) (*structpb.Struct, error) {
 		"dataplane.proxyType":     cmp.Or(req.ProxyType, "dataplane"),
 		"dataplane.admin.port":    number(p.AdminPort),
 		"dataplane.admin.address": p.AdminAddress,
+	}
+	if p.Address != "" {
+		out[envoy.NodeAddress] = p.Address
 	}
 	if req.IPv6Enabled != nil {
 		out["ipv6Enabled"] = *req.IPv6Enabled

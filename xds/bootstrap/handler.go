@@ -133,7 +133,7 @@ func (o *Options) answer(r *http.Request, req Request) (Answer, *refusal) {
 		req.Mesh = dp.Mesh // which it does not know
 	}
 	p := o.Params
-	p.Workload = dp.Label(api.LabelWorkload)
+	p.Workload, p.Address = api.WorkloadOf(dp), dp.Spec.Networking.Address
 	if admin := dp.Spec.Networking.Admin; admin != nil && admin.Port != 0 {
 		p.AdminPort = admin.Port
 	}

@@ -1,6 +1,9 @@
 package envoy
 
 import (
+	"net/netip"
+	"slices"
+
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -18,6 +21,10 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 	out := &clusterv3.Cluster{Name: c.Name, ConnectTimeout: span(c.ConnectTimeout)}
 	if len(c.Static) > 0 {
 		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+		if slices.ContainsFunc(c.Static, named) {
+			out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+			out.DnsLookupFamily = clusterv3.Cluster_ALL // AUTO takes IPv6 alone where both exist
+		}
 		out.LoadAssignment = assignment(c.Name, c.Static)
 	} else {
 		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
@@ -31,6 +38,12 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 	if c.TLS != nil {
 		out.TransportSocket = w.clientTLS(*c.TLS)
 	}
+	if c.Outside != nil {
+		if c.TLS != nil {
+			w.fail("TLS to the mesh and to the outside at once")
+		}
+		out.TransportSocket = w.outsideTLS(*c.Outside)
+	}
 	if c.SourceAddress != "" {
 		out.UpstreamBindConfig = &corev3.BindConfig{SourceAddress: address(ir.Address{Host: c.SourceAddress}).GetSocketAddress()}
 	}
@@ -41,6 +54,14 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 		out.HealthChecks = []*corev3.HealthCheck{w.healthCheck(*c.HealthCheck)}
 	}
 	return finish(w, c.Name, c.Patches, out)
+}
+
+// named says whether an endpoint has a host name, which Envoy then resolves.
+func named(l ir.Locality) bool {
+	return slices.ContainsFunc(l.Endpoints, func(e ir.Endpoint) bool {
+		_, err := netip.ParseAddr(e.Address.Host)
+		return e.Address.Host != "" && err != nil
+	})
 }
 
 // upstreamHTTP is nil for clusters that speak bytes.

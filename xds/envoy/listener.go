@@ -86,6 +86,9 @@ func looksIntoTLS(c ir.Chain) bool {
 			return true
 		}
 	}
+	if slices.ContainsFunc(c.Logs, func(l ir.AccessLog) bool { return l.Peer.SNI != "" }) {
+		return true
+	}
 	for f := range forwards(c) {
 		if slices.ContainsFunc(f.Peers, func(p ir.PeerTimeout) bool { return p.Peer.SNI != "" }) {
 			return true
@@ -153,6 +156,9 @@ func (w *work) tcp(l ir.Listener, c ir.Chain) *listenerv3.Filter {
 		IdleTimeout:        span(c.TCP.IdleTimeout),
 		MaxConnectAttempts: number(c.TCP.Connects),
 		AccessLog:          w.accessLogs(l.Name, c, connectionDenied(sole)),
+	}
+	if c.TCP.LogConnect {
+		proxy.AccessLogOptions = &tcpproxyv3.TcpProxy_TcpAccessLogOptions{FlushAccessLogOnConnected: true}
 	}
 	if c.Permissions != nil {
 		// Only then is it known who calls. What the caller says meanwhile waits in Envoy: at most one read of it.

@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"net/netip"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -88,6 +90,22 @@ func (w *work) tlsVersion(v string) tlsv3.TlsParameters_TlsProtocol {
 	}
 	w.fail("TLS version %q", v)
 	return tlsv3.TlsParameters_TLS_AUTO
+}
+
+// outsideTLS checks the name against the certificate, and shows none.
+func (w *work) outsideTLS(t ir.OutsideTLS) *corev3.TransportSocket {
+	out := &tlsv3.UpstreamTlsContext{CommonTlsContext: new(tlsv3.CommonTlsContext)}
+	kind := tlsv3.SubjectAltNameMatcher_IP_ADDRESS
+	if _, err := netip.ParseAddr(t.ServerName); err != nil {
+		kind, out.Sni = tlsv3.SubjectAltNameMatcher_DNS, t.ServerName
+	}
+	if t.CA != "" {
+		out.CommonTlsContext.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
+			TrustedCa:                 &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: t.CA}},
+			MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{{SanType: kind, Matcher: exactly(t.ServerName)}},
+		}}
+	}
+	return w.tlsSocket(out)
 }
 
 // named lets identity and bundle come as resources of their own, so that rotation touches neither listener nor cluster.

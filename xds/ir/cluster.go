@@ -2,15 +2,17 @@ package ir
 
 // Cluster is a group of equal endpoints and how to talk to them.
 type Cluster struct {
-	Name           string       `json:"name"`
-	Origin         Origin       `json:"origin,omitempty"`
-	Static         []Locality   `json:"static,omitempty"` // the endpoints; none: they come as [Endpoints] under the cluster's name
-	ConnectTimeout Duration     `json:"connectTimeout,omitzero"`
-	Protocol       Protocol     `json:"protocol,omitempty"`
-	IdleTimeout    Duration     `json:"idleTimeout,omitzero"`   // of a connection without requests; HTTP only
-	MaxStream      Duration     `json:"maxStream,omitzero"`     // HTTP only
-	MaxConnection  Duration     `json:"maxConnection,omitzero"` // HTTP only
-	TLS            *ClientTLS   `json:"tls,omitempty"`
+	Name           string     `json:"name"`
+	Origin         Origin     `json:"origin,omitempty"`
+	Static         []Locality `json:"static,omitempty"` // the endpoints, which may have host names; none: they come as [Endpoints] under the cluster's name
+	ConnectTimeout Duration   `json:"connectTimeout,omitzero"`
+	Protocol       Protocol   `json:"protocol,omitempty"`
+	IdleTimeout    Duration   `json:"idleTimeout,omitzero"`   // of a connection without requests; HTTP only
+	MaxStream      Duration   `json:"maxStream,omitzero"`     // HTTP only
+	MaxConnection  Duration   `json:"maxConnection,omitzero"` // HTTP only
+	TLS            *ClientTLS `json:"tls,omitempty"`
+	// Outside is TLS to who is not of the mesh; not together with TLS.
+	Outside        *OutsideTLS  `json:"outside,omitempty"`
 	SourceAddress  string       `json:"sourceAddress,omitempty"` // IP address that connections come from
 	HealthCheck    *HealthCheck `json:"healthCheck,omitempty"`
 	Breaker        Breaker      `json:"breaker,omitzero"`
@@ -37,6 +39,12 @@ type ClientTLS struct {
 	SpiffeIDs []string `json:"spiffeIDs,omitempty"` // peers must be one of these; sorted; empty: any the bundle knows
 
 	Params TLSParams `json:"params,omitzero"`
+}
+
+// OutsideTLS is TLS to a host that proves itself by its name.
+type OutsideTLS struct {
+	ServerName string `json:"serverName"`
+	CA         string `json:"ca,omitempty"` // file of the authorities that are trusted, beside the proxy; "": whoever answers is
 }
 
 // Endpoints are the members of a cluster, by locality.

@@ -9,7 +9,7 @@
 //
 // Values are immutable once handed over: whoever wants another one makes it. All are plain exported data, so that
 // reflect/cmp compare them and JSON or YAML shows them. The small ones that take part in query keys ([Address],
-// [Duration], [Timeouts], [Backend], [PeerMatch], [Permission], [Share], [AccessLog]) are comparable with ==.
+// [Duration], [Timeouts], [Backend], [PeerMatch], [Permission], [Share]) are comparable with ==.
 //
 // # Why
 //
@@ -37,6 +37,7 @@ const (
 	OriginIngress  Origin = "ingress"
 	OriginEgress   Origin = "egress"
 	OriginPatch    Origin = "mesh-proxy-patch" // what a patch added
+	OriginLog      Origin = "meshaccesslog"
 )
 
 // Patch is a change that a user wants on a finished resource, in Envoy's own words. It makes the resource a variant of its

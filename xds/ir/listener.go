@@ -100,18 +100,12 @@ type TCP struct {
 	StatName    string    `json:"statName,omitempty"` // "": the listener's name
 	Backends    []Backend `json:"backends"`           // at least one; exactly one in a chain with Permissions
 	IdleTimeout Duration  `json:"idleTimeout,omitzero"`
-	Connects    uint32    `json:"connects,omitempty"` // how often connecting is tried; 0: once
+	Connects    uint32    `json:"connects,omitempty"`   // how often connecting is tried; 0: once
+	LogConnect  bool      `json:"logConnect,omitempty"` // logs say a connection when it is there, too, not only when it ends
 }
 
 // Backend is a cluster and its weight among its siblings. A sole backend takes everything, whatever its weight.
 type Backend struct {
 	Cluster string `json:"cluster"`
 	Weight  uint32 `json:"weight,omitempty"`
-}
-
-// AccessLog writes one line per request (HTTP) or connection (TCP).
-type AccessLog struct {
-	Path   string `json:"path"`             // a file, "/dev/stdout" too
-	Denied bool   `json:"denied,omitempty"` // only what Permissions refused; Format may then be empty for a JSON line that names the policy
-	Format string `json:"format,omitempty"` // Envoy's command operators, as users write them; without newline
 }

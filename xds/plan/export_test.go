@@ -2,6 +2,7 @@ package plan
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -30,14 +31,18 @@ var Explain = incr.NewQuery("explain", func(r *incr.Run, id api.ID) *Explained {
 	if !ok {
 		return out
 	}
+	var system systemClusters
 	for i, in := range slices.Backward(dp.Spec.Networking.Inbound) {
 		k := listenerKey{id, i}
 		out.Listeners[inboundName(in)] = inbound.Get(r, k)
 		out.Clusters[inboundName(in)] = inboundCluster.Get(r, k)
 		out.Why[inboundName(in)] = whyInbound(r, dp, in.Section())
+		system = append(system, inboundNeeds.Get(r, k)...)
 	}
 	for i, l := range dp.Spec.Networking.Listeners {
 		out.Listeners[zoneListenerName(l)] = ingressListener.Get(r, listenerKey{id, i})
+		out.Why[zoneListenerName(l)] = whyLogs(r, sectionOf(r, dp, l.Section()))
+		system = append(system, ingressNeeds.Get(r, listenerKey{id, i})...)
 		for _, x := range exposures.Get(r, id.Mesh) {
 			out.Endpoints[x.Port.Name()] = endpoints.Get(r, endpointsKey{x.Port, View{Ingress: true}})
 		}
@@ -54,6 +59,9 @@ var Explain = incr.NewQuery("explain", func(r *incr.Run, id api.ID) *Explained {
 		out.Clusters[name] = settingsOf(r, k).cluster(r)
 		out.Endpoints[name] = endpoints.Get(r, endpointsKey{Port: k.To.Port})
 	}
+	for _, w := range append(system, c.system...) {
+		out.Clusters[w.value().Name] = w.value()
+	}
 	maps.DeleteFunc(out.Why, func(_ string, why map[string]any) bool { return len(why) == 0 })
 	return out
 }, nil)
@@ -68,6 +76,16 @@ func whyInbound(r *incr.Run, dp *api.Object[api.Dataplane], section string) map[
 	}
 	whyRules(why, "MeshTLS", policy.InboundRules(tlsSet.selected(r, k.Class), section, tlsRules))
 	whyRules(why, "MeshRateLimit", policy.InboundRules(rateLimitSet.selected(r, k.Class), section, rateLimitRules))
+	maps.Copy(why, whyLogs(r, k))
+	return why
+}
+
+func whyLogs(r *incr.Run, k sectionKey) map[string]any {
+	why := map[string]any{}
+	for i, rule := range policy.InboundRules(logSet.selected(r, k.Class), k.Section, inboundLogRules) {
+		who, _ := json.Marshal(rule.Match)
+		why[fmt.Sprintf("MeshAccessLog %d of %s", i, who)] = source(rule.Source)
+	}
 	return why
 }
 
@@ -87,6 +105,7 @@ func whyOutbound(r *incr.Run, p Port, c policy.Class) map[string]any {
 		"MeshCircuitBreaker": breakersTo.why(r, c, p.destination()),
 		"MeshHealthCheck":    healthTo.why(r, c, p.destination()),
 		"MeshRetry":          retriesTo.why(r, c, p.destination()),
+		"MeshAccessLog":      logsTo.why(r, c, p.destination()),
 	} {
 		if len(said) > 0 {
 			why[kind] = fields(said)

@@ -150,11 +150,10 @@ func newRouteBuilder(r *incr.Run, k routesKey) routeBuilder {
 // route is one match of one merged rule. It is named after the most important
 // policy that contributes to it.
 func (b *routeBuilder) route(rule httpRule, match api.HTTPMatch) ir.Route {
-	from := rule.Steps[len(rule.Steps)-1].Source
-	section := "rule_" + strconv.Itoa(from.Index)
-	out := ir.Route{Name: api.MeshHTTPRoutes.KRI(from.Policy.ID, section), Match: routeMatch(match)}
+	from := routeSource(rule)
+	out := ir.Route{Name: api.MeshHTTPRoutes.KRI(from.ID, from.Section), Match: routeMatch(match)}
 	f := &ir.Forward{}
-	said := callsTo.Get(b.r, callsKey{b.key.Class, b.key.To.Port, policy.Destination{ID: from.Policy.ID, Section: section}})
+	said := callsTo.Get(b.r, callsKey{b.key.Class, b.key.To.Port, from})
 	f.Timeout, f.IdleTimeout = said.Timeouts.Request, said.Timeouts.StreamIdle
 	f.Retry = said.Retries.of(b.key.To.Protocol).value()
 	b.backends(f, rule.Conf)
@@ -169,6 +168,12 @@ func (b *routeBuilder) route(rule httpRule, match api.HTTPMatch) ir.Route {
 		out.Forward = f
 	}
 	return out
+}
+
+// routeSource is the rule of a policy that a merged rule goes by.
+func routeSource(rule httpRule) policy.Destination {
+	from := rule.Steps[len(rule.Steps)-1].Source
+	return policy.Destination{ID: from.Policy.ID, Section: "rule_" + strconv.Itoa(from.Index)}
 }
 
 func (b *routeBuilder) backends(f *ir.Forward, conf api.HTTPRouteConf) {

@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"reflect"
+	"slices"
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
@@ -37,7 +38,8 @@ func inboundTags(dp *api.Object[api.Dataplane], name string) map[string]string {
 
 // addInbounds names a listener and a cluster for each inbound. Of two with one
 // name the first stays, as Envoy would have it.
-func addInbounds(own *Set, dp *api.Object[api.Dataplane]) {
+func addInbounds(r *incr.Run, own *Set, dp *api.Object[api.Dataplane]) {
+	records := recordsWanted.Get(r, dp.Mesh)
 	for i, in := range dp.Spec.Networking.Inbound {
 		if in.Port == noServicePort {
 			continue
@@ -46,6 +48,9 @@ func addInbounds(own *Set, dp *api.Object[api.Dataplane]) {
 		if _, taken := own.Listeners[name]; !taken {
 			own.Listeners[name] = inboundBytes.Ref(listenerKey{dp.ID, i})
 			own.Clusters[name] = inboundClusterBytes.Ref(listenerKey{dp.ID, i})
+			if records {
+				inboundNeeds.Get(r, listenerKey{dp.ID, i}).enter(r, ownClass(r, dp), own)
+			}
 		}
 	}
 }
@@ -81,6 +86,8 @@ var inbound = incr.NewQuery("inbound", func(r *incr.Run, k listenerKey) *ir.List
 	}
 	limits := rateLimitsIn.Get(r, section)
 	chain.Connections = limits.Connections
+	logs, _ := sectionLogs(r, dp, section, inboundDestination(dp, in), isHTTP(protocol))
+	chain.Logs = append(chain.Logs, logs...)
 	timeouts := timeoutsIn.Get(r, section)
 	all := timeouts.All
 	if isHTTP(protocol) {
@@ -114,6 +121,16 @@ var inbound = incr.NewQuery("inbound", func(r *incr.Run, k listenerKey) *ir.List
 		Patches: listenerPatches(r, ownClass(r, dp), ir.OriginInbound, name, tags),
 	}
 }, func(a, b *ir.Listener) bool { return reflect.DeepEqual(a, b) })
+
+// inboundNeeds is the clusters that an inbound's listener names beside its own.
+var inboundNeeds = incr.NewQuery("inbound-needs", func(r *incr.Run, k listenerKey) systemClusters {
+	dp, in, section := inboundOf(r, k)
+	if dp == nil {
+		return nil
+	}
+	_, need := sectionLogs(r, dp, section, inboundDestination(dp, in), isHTTP(protocolOf(in.Protocol)))
+	return need
+}, slices.Equal[systemClusters])
 
 func firstAddress(r db.Reader, address string) string {
 	if list := addressesOf(r, address); len(list) > 0 {

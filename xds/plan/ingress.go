@@ -96,12 +96,16 @@ var ingressListener = incr.NewQuery("ingress-listener", func(r *incr.Run, k list
 		Name: zoneListenerName(d), Origin: ir.OriginIngress, Direction: ir.Inbound,
 		Address: ir.Address{Host: firstAddress(r, d.Address), Port: d.Port}, ReusePort: reusePort(r, k.Proxy),
 	}
-	limits := rateLimitsIn.Get(r, sectionOf(r, dp, d.Section()))
+	section := sectionOf(r, dp, d.Section())
+	limits := rateLimitsIn.Get(r, section)
 	for _, x := range exposures.Get(r, k.Proxy.Mesh) {
 		name := x.Port.Name()
+		logs, _ := sectionLogs(r, dp, section, name, false)
 		l.Chains = append(l.Chains, ir.Chain{
-			Match:       ir.ChainMatch{Transport: "tls", SNI: []string{x.SNI}},
-			TCP:         &ir.TCP{StatName: name, Backends: []ir.Backend{{Cluster: name}}},
+			Match: ir.ChainMatch{Transport: "tls", SNI: []string{x.SNI}},
+			// Between zones a connection lives long: that it is there is worth a line.
+			TCP:         &ir.TCP{StatName: name, Backends: []ir.Backend{{Cluster: name}}, LogConnect: len(logs) > 0},
+			Logs:        logs,
 			Connections: limits.connections(x.SNI),
 		})
 	}
@@ -116,6 +120,17 @@ const (
 	ingressPrefix = "self_zoneingress_dp_"
 	egressPrefix  = "self_zoneegress_dp_"
 )
+
+// ingressNeeds is the clusters that a zone proxy's listener names beside those of
+// what it exposes.
+var ingressNeeds = incr.NewQuery("ingress-needs", func(r *incr.Run, k listenerKey) systemClusters {
+	dp, ok := api.Dataplanes.Get(r, k.Proxy)
+	if !ok || k.Index >= len(dp.Spec.Networking.Listeners) {
+		return nil
+	}
+	_, need := sectionLogs(r, dp, sectionOf(r, dp, dp.Spec.Networking.Listeners[k.Index].Section()), "", false)
+	return need
+}, slices.Equal[systemClusters])
 
 func zoneListenerName(l api.ZoneListener) string {
 	kind := ingressPrefix
@@ -144,5 +159,8 @@ func addIngress(r *incr.Run, own *Set, dp *api.Object[api.Dataplane]) {
 			own.Endpoints[name] = ref
 		}
 		own.Listeners[zoneListenerName(l)] = ingressListenerBytes.Ref(listenerKey{dp.ID, i})
+		if recordsWanted.Get(r, dp.Mesh) {
+			ingressNeeds.Get(r, listenerKey{dp.ID, i}).enter(r, ownClass(r, dp), own)
+		}
 	}
 }

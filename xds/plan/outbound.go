@@ -23,6 +23,7 @@ type Class struct {
 	Policy    policy.Class
 	Outbounds unique.Handle[string] // the Dataplane's, encoded
 	Identity  string
+	Ways      unique.Handle[ways]
 }
 
 func classKey(r *incr.Run, dp *api.Object[api.Dataplane], w who) Class {
@@ -30,6 +31,7 @@ func classKey(r *incr.Run, dp *api.Object[api.Dataplane], w who) Class {
 		Policy:    policy.Of(dp, clientKeys.Get(r, dp.Mesh), nil).Class(),
 		Outbounds: unique.Make(encodeOutbounds(dp.Spec.Networking.Outbound)),
 		Identity:  w.Secret,
+		Ways:      unique.Make(waysOf(r, dp)),
 	}
 }
 
@@ -85,6 +87,9 @@ var class = incr.NewQuery("class", func(r *incr.Run, k Class) *Set {
 	c := newClient(r, k)
 	s := c.set()
 	structure.Get(r, k.Policy).restructure(s, true, func(_ wire.Type, name string) (ir.Origin, map[string]string) {
+		if origin, ok := systemOrigin(name); ok {
+			return origin, nil
+		}
 		if k, ok := c.listeners[name]; ok {
 			name = k.Port.Name()
 		}
@@ -103,6 +108,7 @@ type client struct {
 	listeners map[string]outboundKey
 	routes    map[string]routesKey
 	clusters  map[string]clusterKey
+	system    systemClusters
 }
 
 func newClient(r *incr.Run, k Class) *client {
@@ -128,6 +134,7 @@ func (c *client) set() *Set {
 		s.Clusters[name] = cluster.Ref(k)
 		s.Endpoints[name] = endpointsBytes.Ref(endpointsKey{Port: k.To.Port})
 	}
+	c.system.enter(c.r, c.class.Policy, s)
 	return s
 }
 
@@ -142,7 +149,10 @@ func (c *client) outbound(out outbound) {
 	}
 	c.taken[address] = true
 	needs := reach.Get(c.r, reachKey{c.class.Policy, to})
-	c.listener(outboundKey{Port: to.Port, Protocol: to.Protocol, Address: address, Timeout: needs.Timeout, Connects: needs.Connects})
+	c.listener(outboundKey{
+		Port: to.Port, Protocol: to.Protocol, Address: address, Timeout: needs.Timeout, Connects: needs.Connects,
+		Logs: c.logs(to, needs),
+	})
 	if isHTTP(to.Protocol) {
 		c.routes[to.Port.Name()] = routesKey{c.class.Policy, to}
 	}
@@ -150,6 +160,22 @@ func (c *client) outbound(out outbound) {
 	for _, b := range needs.Backends {
 		c.cluster(b)
 	}
+}
+
+// logs is where the listener for a port logs: of what takes a route of its own logs
+// to there, and of all else.
+func (c *client) logs(to target, n needs) word[[]ir.AccessLog] {
+	if n.Logs == (logBackends{}) && len(n.RouteLogs) == 0 {
+		return word[[]ir.AccessLog]{}
+	}
+	g := logger{c.r, c.class.Ways.Value(), c.mesh, callingParties(c.r, c.mesh, to.Port), isHTTP(to.Protocol), &c.system}
+	var others ir.AccessLog
+	var out []ir.AccessLog
+	for _, l := range n.RouteLogs {
+		others.NotRoutes = append(others.NotRoutes, l.Route)
+		out = append(out, g.logs(l.Backends, ir.AccessLog{Route: l.Route})...)
+	}
+	return wordOf(slices.Concat(g.logs(n.Logs, others), out))
 }
 
 // listener adds the listener; a second one for the same port, at another
@@ -173,6 +199,9 @@ type needs struct {
 	Timeout  ir.Duration // of the listener, see [outboundKey]
 	Connects uint32      // likewise
 	Backends []target    // other ports that the port's routes forward to
+	Logs     logBackends
+	// RouteLogs are the routes whose logs go elsewhere.
+	RouteLogs []routeLogs
 }
 
 type reachKey struct {
@@ -182,12 +211,15 @@ type reachKey struct {
 
 var reach = incr.NewQuery("reach", func(r *incr.Run, k reachKey) needs {
 	said := callsTo.Get(r, callsKey{Class: k.Class, Port: k.To.Port})
-	if !isHTTP(k.To.Protocol) {
-		return needs{Timeout: said.Timeouts.Idle, Connects: said.Retries.Connects}
+	out := needs{Timeout: said.Timeouts.Idle, Connects: said.Retries.Connects, Logs: said.Logs}
+	if isHTTP(k.To.Protocol) {
+		routes := routesKey{k.Class, k.To}
+		out.Timeout, out.Connects, out.Backends = said.Timeouts.RequestHeaders, 0, routeBackends(r, routes)
+		out.RouteLogs = routeLogsOf(r, routes, said.Logs)
 	}
-	return needs{Timeout: said.Timeouts.RequestHeaders, Backends: routeBackends(r, routesKey{k.Class, k.To})}
+	return out
 }, func(a, b needs) bool {
-	return a.Timeout == b.Timeout && a.Connects == b.Connects && slices.Equal(a.Backends, b.Backends)
+	return a.Timeout == b.Timeout && a.Connects == b.Connects && slices.Equal(a.Backends, b.Backends) && a.Logs == b.Logs && slices.Equal(a.RouteLogs, b.RouteLogs)
 })
 
 // outboundKey is all that decides a client's listener for a port. What only its
@@ -200,6 +232,7 @@ type outboundKey struct {
 	Timeout  ir.Duration // http: for the headers of a request; tcp: of a connection without traffic
 	Connects uint32      // tcp: how often connecting is tried
 	Patches  word[[]ir.Patch]
+	Logs     word[[]ir.AccessLog]
 }
 
 func (k outboundKey) name() string {
@@ -211,7 +244,7 @@ func (k outboundKey) name() string {
 
 var outboundListener = incr.NewQuery("outbound", func(r *incr.Run, k outboundKey) ir.Listener {
 	name := k.Port.Name()
-	chain := ir.Chain{}
+	chain := ir.Chain{Logs: k.Logs.value()}
 	if isHTTP(k.Protocol) {
 		chain.HTTP = &ir.HTTP{
 			StatName: name, GRPC: k.Protocol == "grpc", NormalizePath: true, RouteName: name,

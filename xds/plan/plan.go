@@ -123,6 +123,9 @@ func (p *Plan) All(t wire.Type, yield func(name string, ref Ref) bool) {
 
 // ownOrigin is the origin and the tags of a resource of the proxy's own.
 func ownOrigin(dp *api.Object[api.Dataplane], name string) (ir.Origin, map[string]string) {
+	if origin, ok := systemOrigin(name); ok {
+		return origin, nil
+	}
 	switch {
 	case strings.HasPrefix(name, inboundPrefix):
 		return ir.OriginInbound, inboundTags(dp, name)
@@ -159,7 +162,7 @@ func proxyPlan(r *incr.Run, id api.ID) *Plan {
 		own.Secrets[who.Secret] = secretBytes.Ref(id)
 		own.Secrets[bundleName] = bundleBytes.Ref(id.Mesh)
 	}
-	addInbounds(own, dp)
+	addInbounds(r, own, dp)
 	addIngress(r, own, dp)
 	addAdmin(r, own, dp)
 	structure.Get(r, ownClass(r, dp)).restructure(own, false, func(_ wire.Type, name string) (ir.Origin, map[string]string) {

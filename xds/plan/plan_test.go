@@ -127,12 +127,18 @@ func runCase(t *testing.T, file string, all *batch) {
 	}
 }
 
+// workDir is where proxies of the cases that do not run in it have it.
+const workDir = "/run/dp"
+
 // connected is a proxy and what it says of itself.
 type connected struct {
 	Name, Mesh                string
 	AdminPort, ReadinessPort  uint32
 	AdminAddress, AdminSocket string
 	ReusePort                 bool
+	// What it said of what is beside it, see [api.Connection].
+	WorkDir, HostIP, SystemCA string
+	InWorkDir, LogPipe, OTLP  bool
 	// Certificate: one is issued to it.
 	Certificate bool
 	// Administered: it has a certificate for its administration.
@@ -262,6 +268,7 @@ func (w *world) connect(c connected) {
 		api.Connections.Put(tx, &api.Connection{
 			Proxy: c.id(), AdminPort: c.AdminPort, ReadinessPort: c.ReadinessPort, AdminAddress: c.AdminAddress,
 			AdminSocket: c.AdminSocket, ReusePort: c.ReusePort,
+			WorkDir: c.WorkDir, InWorkDir: c.InWorkDir, LogPipe: c.LogPipe, OTLP: c.OTLP, HostIP: c.HostIP, SystemCA: c.SystemCA,
 		})
 	})
 	if c.Administered {
@@ -430,13 +437,16 @@ func (b *batch) validate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "bootstrap.json")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
+	dir := t.TempDir() // the work directory of all
+	file := filepath.Join(dir, "bootstrap.json")
+	if err := os.WriteFile(file, bytes.ReplaceAll(text, []byte(workDir), []byte(dir)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	output, err := exec.CommandContext(ctx, binary, "--mode", "validate", "-l", "warning", "-c", file).CombinedOutput()
+	command := exec.CommandContext(ctx, binary, "--mode", "validate", "-l", "warning", "-c", file)
+	command.Dir = dir
+	output, err := command.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, output)
 	}

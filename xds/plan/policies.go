@@ -184,6 +184,7 @@ type calls struct {
 	Breaker  word[ir.Breaker]
 	Health   healthChecks
 	Retries  retries
+	Logs     logBackends
 }
 
 // callsTo is a query so that a policy for one service ends here for all others.
@@ -197,6 +198,7 @@ var callsTo = incr.NewQuery("calls", func(r *incr.Run, k callsKey) calls {
 		Breaker:  breakersTo.at(r, k.Class, at...),
 		Health:   healthTo.at(r, k.Class, at...),
 		Retries:  retriesTo.at(r, k.Class, at...),
+		Logs:     logsTo.at(r, k.Class, at...),
 	}
 }, func(a, b calls) bool { return a == b })
 
@@ -205,9 +207,11 @@ var callsTo = incr.NewQuery("calls", func(r *incr.Run, k callsKey) calls {
 var (
 	clientKeys = labelKeys("client-keys", timeoutSet.keys, breakerSet.keys, healthSet.keys, httpRouteSet.keys,
 		patchSet.keys,
-		retrySet.keys)
+		retrySet.keys,
+		logSet.keys)
 	serverKeys = labelKeys("server-keys", timeoutSet.keys, breakerSet.keys, permissionSet.keys,
-		rateLimitSet.keys, faultSet.keys, tlsSet.keys)
+		rateLimitSet.keys, faultSet.keys, tlsSet.keys,
+		logSet.keys)
 	ownKeys = labelKeys("own-keys", patchSet.keys)
 )
 

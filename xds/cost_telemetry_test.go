@@ -1,0 +1,44 @@
+package xds_test
+
+import (
+	"maps"
+	"testing"
+	"testing/synctest"
+)
+
+// A mesh-wide log may cost each listener once, whoever shares it; one for a
+// service costs its callers alone.
+func TestCostOfTelemetry(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPlane(t, costMesh())
+		m := &meter{p: p}
+		for s := range services {
+			for i := range proxies / services {
+				m.models = append(m.models, p.model(instance(s, i)).connect())
+			}
+		}
+		synctest.Wait()
+		m.ran = maps.Clone(p.engine.Stats().Ran)
+		m.since()
+
+		logs := func(name, target, backend string) {
+			p.put("global", "type: MeshAccessLog\nmesh: default\nname: "+name+"\nspec:\n  to: [{targetRef: {"+target+"}, default: {backends: ["+backend+"]}}]\n")
+		}
+		const file, tcp = "{type: File, file: {path: /tmp/log}}", "{type: Tcp, tcp: {address: 'logs.example:5000'}}"
+		logs("one", to("s007"), file)
+		m.since() // who the policy is for is found once
+		logs("one", to("s007"), tcp)
+		// Ten proxies each of four services call it: four classes, and a listener in each.
+		m.expect("logs of calls to one service", cost{
+			Ran: ran{"access-logs": 1, "client-keys": 1, "server-keys": 1, "access-logs-in": 1, "access-logs-to": 1, "records-wanted": 1,
+				"calls": 200, "reach": 1, "cluster": 1, "routes": 1, "class": 4, "proxy": 40, "outbound": 4, "encode.outbound": 4},
+			Sent: sent{"LDS +1": 40}, Proxies: 40,
+		})
+		logs("all", "kind: Mesh", file)
+		m.expect("logs of all calls", cost{
+			Ran: ran{"access-logs": 1, "client-keys": 1, "server-keys": 1, "access-logs-in": 1, "access-logs-to": 1, "records-wanted": 1,
+				"calls": 200, "reach": 199, "cluster": 199, "routes": 199, "class": 100, "proxy": 1000, "outbound": 496, "encode.outbound": 496},
+			Sent: sent{"LDS +4": 40, "LDS +5": 960}, Proxies: 1000,
+		})
+	})
+}
