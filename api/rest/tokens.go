@@ -2,12 +2,17 @@ package rest
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
+	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/auth"
 	"github.com/atoll-mesh/atoll/api/client"
+	"github.com/atoll-mesh/atoll/api/openapi"
 )
 
 // longValid is how long tokens live that are asked for without a time.
@@ -19,7 +24,10 @@ func (s *server) tokenRoutes() {
 	s.route("POST /tokens/user", titleToken, s.userToken)
 }
 
-func (s *server) readToken(w http.ResponseWriter, r *http.Request, t auth.Token, into any) error {
+// readToken reads a request for a token. A member that is not known is a fault:
+// who means to bind a token to a name, and misspells the member, would get one
+// for every name.
+func (s *server) readToken(w http.ResponseWriter, r *http.Request, t auth.Token, into any, report *api.Report) error {
 	if !s.issues(t) {
 		return &Problem{Status: http.StatusBadRequest, Detail: "issuing tokens using the control plane is disabled."}
 	}
@@ -35,6 +43,16 @@ func (s *server) readToken(w http.ResponseWriter, r *http.Request, t auth.Token,
 	}
 	if err := json.Unmarshal(body, into); err != nil {
 		return badRequest("bad request: %v", err)
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(body, &members); err != nil {
+		return badRequest("bad request: %v", err)
+	}
+	known := slices.Sorted(maps.Keys(openapi.OfType(reflect.TypeOf(into))["properties"].(openapi.Schema)))
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		if !slices.ContainsFunc(known, func(k string) bool { return strings.EqualFold(k, name) }) {
+			report.At(name).Misnamed(name, known, "unknown field")
+		}
 	}
 	return nil
 }
@@ -82,10 +100,10 @@ func (s *server) dataplaneToken(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	var q client.DataplaneTokenRequest
-	if err := s.readToken(w, r, auth.DataplaneToken, &q); err != nil {
+	var report api.Report
+	if err := s.readToken(w, r, auth.DataplaneToken, &q, &report); err != nil {
 		return err
 	}
-	var report api.Report
 	if q.Mesh == "" {
 		report.At("mesh").Add("cannot be empty")
 	}
@@ -116,10 +134,10 @@ func (s *server) zoneToken(w http.ResponseWriter, r *http.Request) error {
 		return &Problem{Status: http.StatusNotFound, Detail: "zone tokens are issued by the global control plane, which holds the key; ask it"}
 	}
 	var q client.ZoneTokenRequest
-	if err := s.readToken(w, r, auth.ZoneToken, &q); err != nil {
+	var report api.Report
+	if err := s.readToken(w, r, auth.ZoneToken, &q, &report); err != nil {
 		return err
 	}
-	var report api.Report
 	lifetime := validFor(q.ValidFor, false, &report)
 	if err := wrongRequest(&report); err != nil {
 		return err
@@ -133,10 +151,10 @@ func (s *server) userToken(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var q client.UserTokenRequest
-	if err := s.readToken(w, r, auth.UserToken, &q); err != nil {
+	var report api.Report
+	if err := s.readToken(w, r, auth.UserToken, &q, &report); err != nil {
 		return err
 	}
-	var report api.Report
 	if q.Name == "" {
 		report.At("name").Add("cannot be empty")
 	}
