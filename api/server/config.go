@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -272,20 +274,18 @@ func (c *TokensConfig) each() []namedToken {
 // Load overlays the configuration in into: first the YAML file, if path is not
 // empty, then the environment (a list of KEY=value). Unknown keys are errors.
 func Load(path string, env []string, into any) error {
+	var errs []error
 	if path != "" {
 		body, err := os.ReadFile(path)
 		if err != nil {
 			return fmt.Errorf("configuration: %w", err)
 		}
-		if err := yaml.UnmarshalStrict(body, into); err != nil {
-			return fmt.Errorf("configuration %s: %w", path, err)
-		}
+		errs = append(errs, read(path, body, into))
 	}
 	known := map[string]Setting{}
 	for _, setting := range Settings(into) {
 		known[setting.Variable] = setting
 	}
-	var errs []error
 	for _, kv := range env {
 		name, value, _ := strings.Cut(kv, "=")
 		setting, ok := known[strings.ToUpper(name)]
@@ -297,6 +297,55 @@ func Load(path string, env []string, into any) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// read overlays a file. A file that does not fit is looked at once more, for all
+// that is wrong with it: the decoder stops at the first fault.
+func read(path string, body []byte, into any) error {
+	err := yaml.UnmarshalStrict(body, into)
+	if err == nil {
+		return nil
+	}
+	var tree map[string]any
+	var report api.Report
+	if yaml.Unmarshal(body, &tree) == nil {
+		misfits(tree, Settings(into), "", &report)
+	}
+	if all := report.Err(); all != nil {
+		err = all
+	}
+	return fmt.Errorf("configuration %s: %w", path, err)
+}
+
+// misfits notes the keys of a section that are no settings, and values of
+// another type than their setting. The section is "" or a path that ends in a dot.
+func misfits(tree map[string]any, settings []Setting, section string, r *api.Report) {
+	known := map[string][]Setting{} // by what follows the section
+	for _, s := range settings {
+		if below, ok := strings.CutPrefix(s.Path, section); ok {
+			name, _, _ := strings.Cut(below, ".")
+			known[name] = append(known[name], s)
+		}
+	}
+	names := slices.Sorted(maps.Keys(known))
+	for _, key := range slices.Sorted(maps.Keys(tree)) {
+		at, value := r.At(key), tree[key]
+		i := slices.IndexFunc(names, func(name string) bool { return strings.EqualFold(name, key) }) // as the decoder compares
+		if i < 0 {
+			at.Misnamed(key, names, "unknown field %q", key)
+			continue
+		}
+		path := section + names[i]
+		if one := known[names[i]][0]; one.Path == path {
+			if err := one.fits(value); err != nil {
+				at.Add("%v", err)
+			}
+		} else if part, ok := value.(map[string]any); ok {
+			misfits(part, settings, path+".", at)
+		} else if value != nil {
+			at.Add("is a section, with keys below it")
+		}
+	}
 }
 
 // Duration is a time.Duration that reads and writes as Go does: "10s".

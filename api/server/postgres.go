@@ -230,8 +230,8 @@ func LoadStore(path string, env []string) (StoreConfig, error) {
 		if err != nil {
 			return whole.Store, fmt.Errorf("configuration %s: %w", path, err)
 		}
-		if err := yaml.UnmarshalStrict(part, &whole); err != nil {
-			return whole.Store, fmt.Errorf("configuration %s: %w", path, err)
+		if err := read(path, part, &whole); err != nil {
+			return whole.Store, err
 		}
 	}
 	return whole.Store, Load("", env, &whole)

@@ -47,9 +47,19 @@ func TestLoad(t *testing.T) {
 			env:  []string{"ATOLL_API_ADDRESS=:2", "ATOLL_FLUSH=4s", "ATOLL_ZONES=a,b", "ATOLL_LOG_LEVEL=debug", "OTHER=x"},
 			want: ":2 debug east 4s [a b]",
 		},
-		"empty list":        {file: "zones: [a]", env: []string{"ATOLL_ZONES="}, want: ":5681 info  0s []"},
-		"unknown key":       {file: "api: {adress: x}", want: `unknown field "adress"`},
-		"unknown at top":    {file: "nmae: x", want: `unknown field "nmae"`},
+		"empty list":     {file: "zones: [a]", env: []string{"ATOLL_ZONES="}, want: ":5681 info  0s []"},
+		"unknown key":    {file: "api: {adress: x}", want: `unknown field "adress"`},
+		"unknown at top": {file: "nmae: x", want: `unknown field "nmae"`},
+		"every fault at once": {
+			file: "api: {adress: x, localhostIsAdmin: sure, https: {adress: y}}\nstor: {type: bolt}\ndiagnostics: 7\nflush: 3\nzones: a",
+			env:  []string{"ATOLL_API_READ_ONLY=no!"},
+			want: `api.adress: unknown field "adress"; did you mean "address"?; api.https.adress: unknown field "adress"; did you mean "address"?; ` +
+				`api.localhostIsAdmin: "sure" is neither true nor false; diagnostics: is a section, with keys below it; ` +
+				`flush: a duration is a text such as "10s": json: cannot unmarshal number into Go value of type string; ` +
+				`stor: unknown field "stor"; did you mean "store"?; zones: "a" is no list` +
+				"\n" + `environment variable ATOLL_API_READ_ONLY: "no!" is neither true nor false`,
+		},
+		"inside a list":     {file: "tokens: {zone: {validator: {publicKeys: [{kdi: '1'}]}}}", want: `tokens.zone.validator.publicKeys: json: unknown field "kdi"`},
 		"key twice":         {file: "name: x\nname: y", want: `"name"`},
 		"wrong type":        {file: "api: {localhostIsAdmin: sure}", want: "api.localhostIsAdmin"},
 		"wrong duration":    {file: "flush: 3", want: `a duration is a text such as "10s"`},
@@ -538,4 +548,35 @@ func TestSplit(t *testing.T) {
 			t.Errorf("a listener is open: %v", err)
 		}
 	}
+}
+
+// FuzzConfig lets a file say anything: what is refused is said with the name of
+// the file, and what is taken can be judged and shown.
+func FuzzConfig(f *testing.F) {
+	for _, seed := range []string{
+		"", "a: [", "null", "[]", "7", "api: {address: ':1'}\nname: east\nflush: 3s\nzones: [a]", "api: {adress: x}\napi: 7", "API: {ADDRESS: x}",
+		"tokens: {zone: {validator: {publicKeys: [{kid: '1', key: x}]}}}", "store: {postgres: {port: 1e99}}", "flush: -1ns", "a: &a [*a]", "zones: null",
+	} {
+		f.Add([]byte(seed))
+	}
+	file := filepath.Join(f.TempDir(), "atoll.yaml")
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if err := os.WriteFile(file, body, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got := whole{Config: server.Default()}
+		if err := server.Load(file, nil, &got); err != nil {
+			if !strings.Contains(err.Error(), file) {
+				t.Fatalf("%q: %v", body, err)
+			}
+			return
+		}
+		var r api.Report
+		got.Validate(&r)
+		for _, s := range server.Settings(&got) {
+			if !json.Valid([]byte(s.Value())) {
+				t.Fatalf("%q: %s is %s", body, s.Path, s.Value())
+			}
+		}
+	})
 }

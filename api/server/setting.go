@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -67,6 +68,48 @@ func upperSnake(name string) string {
 	return b.String()
 }
 
+// fits says what keeps a value of the file from being this setting. What YAML
+// takes for a number or a truth is a text where a text is wanted.
+func (s Setting) fits(value any) error {
+	list, isList := value.([]any)
+	_, isSection := value.(map[string]any)
+	switch t := s.value.Type(); {
+	case t.Kind() == reflect.String && !isList && !isSection:
+		return nil
+	case isList && t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.String:
+		for _, v := range list {
+			if one := (Setting{value: reflect.Zero(t.Elem())}).fits(v); one != nil {
+				return one
+			}
+		}
+		return nil
+	}
+	body, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.DisallowUnknownFields()
+	err = decoder.Decode(reflect.New(s.value.Type()).Interface())
+	if other, ok := err.(*json.UnmarshalTypeError); ok && other.Field == "" { // not one that a setting explains
+		return fmt.Errorf("%s is %s", body, notA(s.value.Kind()))
+	}
+	return err
+}
+
+// notA says that a value is not of the kind.
+func notA(kind reflect.Kind) string {
+	switch kind {
+	case reflect.Bool:
+		return "neither true nor false"
+	case reflect.Int, reflect.Int64:
+		return "no integer"
+	case reflect.Slice:
+		return "no list"
+	}
+	return "no text"
+}
+
 // set gives a setting the value of a text.
 func set(f reflect.Value, value string) error {
 	switch f.Interface().(type) {
@@ -85,13 +128,13 @@ func set(f reflect.Value, value string) error {
 	case reflect.Bool:
 		b, err := strconv.ParseBool(value)
 		if err != nil {
-			return fmt.Errorf("%q is neither true nor false", value)
+			return fmt.Errorf("%q is %s", value, notA(f.Kind()))
 		}
 		f.SetBool(b)
 	case reflect.Int, reflect.Int64:
 		n, err := strconv.ParseInt(value, 10, 64)
 		if err != nil {
-			return fmt.Errorf("%q is no integer", value)
+			return fmt.Errorf("%q is %s", value, notA(f.Kind()))
 		}
 		f.SetInt(n)
 	case reflect.Slice:
