@@ -122,11 +122,11 @@ func (s *Server) ask(stream grpc.ServerStream, c call) error {
 
 func (a *asking) receive(stream grpc.ServerStream, c call) error {
 	for {
-		m, body := c.answered()
+		m := c.answered()
 		if err := stream.RecvMsg(m); err != nil {
 			return err
 		}
-		if !a.take(m.GetRequestId(), reply{body(), m.GetError()}) {
+		if !a.take(m.GetRequestId(), reply{c.bodyOf(m), m.GetError()}) {
 			return fmt.Errorf("%w: could not mark the response as received: no request %.80q is open", ErrProtocol, m.GetRequestId())
 		}
 	}

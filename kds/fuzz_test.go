@@ -2,12 +2,14 @@ package kds
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"maps"
 	"testing"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -99,6 +101,86 @@ func FuzzRequest(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FuzzQuestion feeds a zone whatever global may ask: a question means the same
+// when it is asked once more.
+func FuzzQuestion(f *testing.F) {
+	to := address{id: "1", mesh: "default", name: "web"}
+	for _, q := range []api.Question{{EDS: true}, {JSON: true}, {JSON: true, Used: true}} {
+		for _, c := range calls {
+			f.Add(encoded(f, c.request(to, q)))
+		}
+	}
+	f.Add([]byte{0x28, 0x07}) // a format that nobody knows
+	f.Fuzz(func(t *testing.T, body []byte) {
+		for _, c := range calls {
+			m, again := c.asked(), c.asked()
+			if proto.Unmarshal(body, m) != nil {
+				continue
+			}
+			q := questionIn(m)
+			if err := proto.Unmarshal(encoded(t, c.request(address{m.GetRequestId(), m.GetResourceMesh(), m.GetResourceName()}, q)), again); err != nil {
+				t.Fatal(err)
+			}
+			if q.About != c.about || questionIn(again) != q || again.GetRequestId() != m.GetRequestId() || again.GetResourceMesh() != m.GetResourceMesh() || again.GetResourceName() != m.GetResourceName() {
+				t.Fatalf("%v is %+v, then %+v in %v", m, q, questionIn(again), again)
+			}
+		}
+	})
+}
+
+// FuzzAnswer feeds global whatever a zone may answer: it is for the question
+// that it names or for none, and is a fault or a body.
+func FuzzAnswer(f *testing.F) {
+	for _, c := range calls {
+		f.Add(encoded(f, c.response("1", "", []byte("{}"))))
+		f.Add(encoded(f, c.response("1", "no Envoy", nil)))
+		f.Add(encoded(f, c.response("2", "", nil)))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		for _, c := range calls {
+			m := c.answered()
+			if proto.Unmarshal(body, m) != nil {
+				continue
+			}
+			to := make(chan reply, 1)
+			a := &asking{open: map[string]chan reply{"1": to}}
+			err := a.receive(&oneMessage{body: body}, c)
+			switch mine := m.GetRequestId() == "1"; {
+			case mine != (len(to) == 1), mine != errors.Is(err, io.EOF), !mine && !errors.Is(err, ErrProtocol):
+				t.Fatalf("%v: %d answers, then %v", m, len(to), err)
+			case mine:
+				if r := <-to; r.fault != "" && len(r.body) > 0 {
+					t.Fatalf("%v is both: %+v", m, r)
+				}
+			}
+		}
+	})
+}
+
+// oneMessage is a stream with one message.
+type oneMessage struct {
+	grpc.ServerStream
+	body []byte
+	read bool
+}
+
+func (s *oneMessage) RecvMsg(m any) error {
+	if s.read {
+		return io.EOF
+	}
+	s.read = true
+	return proto.Unmarshal(s.body, m.(proto.Message))
+}
+
+func encoded(t testing.TB, m proto.Message) []byte {
+	t.Helper()
+	body, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
 }
 
 // TestNames holds the contract's examples of names between control planes.

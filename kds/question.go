@@ -2,6 +2,7 @@ package kds
 
 import (
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/kds/kdspb"
@@ -20,9 +21,30 @@ type call struct {
 	// request writes a question, asked reads one.
 	request func(to address, q api.Question) proto.Message
 	asked   func() asked
-	// response writes an answer, answered reads one.
-	response func(id, fault string, body []byte) proto.Message
-	answered func() (m answered, body func() []byte)
+	// answered is an empty response; body the field of it that holds the answer.
+	answered func() answered
+	body     protoreflect.Name
+}
+
+// response writes an answer: the fault, or else the body.
+func (c call) response(id, fault string, body []byte) proto.Message {
+	m := c.answered().ProtoReflect()
+	set := func(field protoreflect.Name, v any) {
+		m.Set(m.Descriptor().Fields().ByName(field), protoreflect.ValueOf(v))
+	}
+	set("request_id", id)
+	if fault != "" {
+		set("error", fault)
+	} else {
+		set(c.body, body)
+	}
+	return m.Interface()
+}
+
+// bodyOf reads what a response holds; nil if it is a fault.
+func (c call) bodyOf(m answered) []byte {
+	r := m.ProtoReflect()
+	return r.Get(r.Descriptor().Fields().ByName(c.body)).Bytes()
 }
 
 // address is whom a question is for: the Dataplane under its name in the zone.
@@ -72,40 +94,22 @@ var calls = [...]call{{
 	request: func(to address, q api.Question) proto.Message {
 		return &kdspb.XDSConfigRequest{RequestId: to.id, ResourceType: dataplane, ResourceMesh: to.mesh, ResourceName: to.name, IncludeEds: q.EDS}
 	},
-	asked: func() asked { return &kdspb.XDSConfigRequest{} },
-	response: func(id, fault string, body []byte) proto.Message {
-		if fault != "" {
-			return &kdspb.XDSConfigResponse{RequestId: id, Result: &kdspb.XDSConfigResponse_Error{Error: fault}}
-		}
-		return &kdspb.XDSConfigResponse{RequestId: id, Result: &kdspb.XDSConfigResponse_Config{Config: body}}
-	},
-	answered: func() (answered, func() []byte) { m := &kdspb.XDSConfigResponse{}; return m, m.GetConfig },
+	asked:    func() asked { return &kdspb.XDSConfigRequest{} },
+	answered: func() answered { return &kdspb.XDSConfigResponse{} }, body: "config",
 }, {
 	about: api.AboutStats, method: kdspb.StreamStats,
 	stream: func(s *api.KDSStreams) **api.KDSStream { return &s.Stats },
 	request: func(to address, q api.Question) proto.Message {
 		return &kdspb.StatsRequest{RequestId: to.id, ResourceType: dataplane, ResourceMesh: to.mesh, ResourceName: to.name, Format: format(q), UsedOnly: q.Used}
 	},
-	asked: func() asked { return &kdspb.StatsRequest{} },
-	response: func(id, fault string, body []byte) proto.Message {
-		if fault != "" {
-			return &kdspb.StatsResponse{RequestId: id, Result: &kdspb.StatsResponse_Error{Error: fault}}
-		}
-		return &kdspb.StatsResponse{RequestId: id, Result: &kdspb.StatsResponse_Stats{Stats: body}}
-	},
-	answered: func() (answered, func() []byte) { m := &kdspb.StatsResponse{}; return m, m.GetStats },
+	asked:    func() asked { return &kdspb.StatsRequest{} },
+	answered: func() answered { return &kdspb.StatsResponse{} }, body: "stats",
 }, {
 	about: api.AboutClusters, method: kdspb.StreamClusters,
 	stream: func(s *api.KDSStreams) **api.KDSStream { return &s.Clusters },
 	request: func(to address, q api.Question) proto.Message {
 		return &kdspb.ClustersRequest{RequestId: to.id, ResourceType: dataplane, ResourceMesh: to.mesh, ResourceName: to.name, Format: format(q)}
 	},
-	asked: func() asked { return &kdspb.ClustersRequest{} },
-	response: func(id, fault string, body []byte) proto.Message {
-		if fault != "" {
-			return &kdspb.ClustersResponse{RequestId: id, Result: &kdspb.ClustersResponse_Error{Error: fault}}
-		}
-		return &kdspb.ClustersResponse{RequestId: id, Result: &kdspb.ClustersResponse_Clusters{Clusters: body}}
-	},
-	answered: func() (answered, func() []byte) { m := &kdspb.ClustersResponse{}; return m, m.GetClusters },
+	asked:    func() asked { return &kdspb.ClustersRequest{} },
+	answered: func() answered { return &kdspb.ClustersResponse{} }, body: "clusters",
 }}
