@@ -58,10 +58,14 @@ func shownKinds() []api.Facts {
 func kindList() string {
 	var b strings.Builder
 	b.WriteString("Kinds (short name):")
-	for _, info := range shownKinds() {
+	kinds, width := shownKinds(), 0
+	for _, info := range kinds {
+		width = max(width, len(info.Plural))
+	}
+	for _, info := range kinds {
 		line := "\n  " + info.Plural
 		if info.Short != "" {
-			line = fmt.Sprintf("\n  %-24s%s", info.Plural, info.Short)
+			line = fmt.Sprintf("\n  %-*s  %s", width, info.Plural, info.Short)
 		}
 		b.WriteString(line)
 	}

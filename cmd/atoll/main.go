@@ -28,6 +28,9 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/atoll-mesh/atoll/api"
 )
 
 // version is set by the linker: -X main.version=….
@@ -107,7 +110,7 @@ By hand: a control plane, a token for a proxy, the proxy, a policy.
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(wrongFlag)
 	root.AddGroup(
 		&cobra.Group{ID: groupRun, Title: "Run a part of the mesh:"},
 		&cobra.Group{ID: groupUse, Title: "Use a control plane:"},
@@ -156,11 +159,31 @@ func (e usageError) Unwrap() error { return e.error }
 
 func wrongUsage(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// arguments makes the faults that cobra finds in arguments faults of usage.
+// wrongFlag is a flag that the command does not have, or with a value that the
+// flag cannot have.
+func wrongFlag(c *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return usageError{err}
+	}
+	var known []string
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			known = append(known, f.Name)
+		}
+	})
+	if found := api.Nearest(unknown.GetSpecifiedName(), known); found != "" {
+		return wrongUsage("%w; did you mean --%s?", err, found)
+	}
+	return usageError{err}
+}
+
+// arguments makes the faults that cobra finds in arguments faults of usage, and
+// shows what the command takes.
 func arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if err := check(c, args); err != nil {
-			return usageError{err}
+			return wrongUsage("%w\nUsage: %s", err, c.UseLine())
 		}
 		return nil
 	}
