@@ -1,8 +1,10 @@
 package auth_test
 
 import (
+	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -522,12 +524,9 @@ func TestAccessDefaults(t *testing.T) {
 	}
 }
 
-func FuzzToken(f *testing.F) {
-	b64 := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
-	f.Add("a.b.c")
-	f.Add(b64(`{"alg":"RS256","kid":"1"}`) + "." + b64(`{"Name":"x","exp":1e308}`) + ".AAAA")
-	f.Add(b64(`{"alg":"RS256","kid":{"a":[1]}}`) + "." + b64(`{"exp":"x"}`) + ".AAAA")
-	f.Add(b64(`{"alg":null,"kid":"1"}`) + "." + b64(`[]`) + ".")
+// allKeys is a database with one signing key for tokens of each sort.
+func allKeys(f *testing.F) (*db.DB, *rsa.PrivateKey) {
+	f.Helper()
 	d := db.New(api.Schema)
 	record, err := auth.SigningKeyRecord(auth.UserToken, "", 1, api.Site{}, now)
 	if err != nil {
@@ -537,17 +536,97 @@ func FuzzToken(f *testing.F) {
 	if err := json.Unmarshal(record.Spec, &body); err != nil {
 		f.Fatal(err)
 	}
+	block, _ := pem.Decode(body.Data)
+	key, err := x509.ParsePKCS1PrivateKey(block.Bytes)
+	if err != nil {
+		f.Fatal(err)
+	}
 	_, err = d.Write(func(tx *db.Tx) error {
-		api.GlobalSecrets.PutObject(tx, &api.Object[api.Secret]{Meta: api.Meta{ID: record.ID, Core: record.Name}, Spec: body})
+		for _, id := range []api.ID{
+			{Kind: "GlobalSecret", Name: "user-token-signing-key-1"}, {Kind: "GlobalSecret", Name: "zone-token-signing-key-1"},
+			{Kind: "Secret", Mesh: "default", Name: "dataplane-token-signing-key-default-1"},
+		} {
+			kind := api.GlobalSecrets
+			if id.Mesh != "" {
+				kind = api.Secrets
+			}
+			kind.PutObject(tx, &api.Object[api.Secret]{Meta: api.Meta{ID: id, Core: id.Name}, Spec: body})
+		}
 		return nil
 	})
 	if err != nil {
 		f.Fatal(err)
 	}
+	return d, key
+}
+
+// FuzzToken lets a stranger show anything: without a signature it is no token of
+// any sort.
+func FuzzToken(f *testing.F) {
+	b64 := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
+	f.Add("a.b.c")
+	f.Add(b64(`{"alg":"RS256","kid":"1"}`) + "." + b64(`{"Name":"x","exp":1e308}`) + ".AAAA")
+	f.Add(b64(`{"alg":"RS256","kid":{"a":[1]}}`) + "." + b64(`{"exp":"x"}`) + ".AAAA")
+	f.Add(b64(`{"alg":null,"kid":"1"}`) + "." + b64(`[]`) + ".")
+	d, _ := allKeys(f)
 	v := auth.NewValidator(auth.Options{})
 	f.Fuzz(func(t *testing.T, token string) {
-		if _, err := v.ParseUser(d.Snapshot(), now, token); err == nil {
-			t.Errorf("accepted %q", token)
+		_, user := v.ParseUser(d.Snapshot(), now, token)
+		_, zone := v.ParseZone(d.Snapshot(), now, token)
+		_, dataplane := v.ParseDataplane(d.Snapshot(), now, "default", token)
+		if user == nil || zone == nil || dataplane == nil {
+			t.Errorf("accepted %q: %v, %v, %v", token, user, zone, dataplane)
+		}
+	})
+}
+
+// FuzzClaims signs anything with the right key, as an issuer elsewhere may. What
+// is taken is good for what it says, and for nothing else.
+func FuzzClaims(f *testing.F) {
+	for _, seed := range []string{
+		`{"Name":"web","Mesh":"default","Tags":{"app":["web"]},"Type":"","Workload":"w"}`, `{"Zone":"east","Scope":["cp"]}`, `{"Name":"jane","Groups":["a"]}`,
+		`{"name":"web","MESH":"other","tags":null}`, `{"zone":""}`, `{"exp":1e308,"nbf":-1,"iat":"x"}`, `{"Tags":{"app":[]}}`, `{"Groups":7}`, `[]`, `null`, `{"jti":"\u0000"}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	d, key := allKeys(f)
+	v := auth.NewValidator(auth.Options{})
+	head := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"RS256","kid":"1"}`))
+	dp := &api.Object[api.Dataplane]{Meta: api.Meta{ID: api.ID{Kind: "Dataplane", Mesh: "default", Name: "web"}, Labels: map[string]string{"app": "web"}}}
+	sign := func(t testing.TB, claims []byte) string {
+		text := head + "." + base64.RawURLEncoding.EncodeToString(claims)
+		sum := sha256.Sum256([]byte(text))
+		signature, err := rsa.SignPKCS1v15(nil, key, crypto.SHA256, sum[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text + "." + base64.RawURLEncoding.EncodeToString(signature)
+	}
+	if z, err := v.ParseZone(d.Snapshot(), now, sign(f, []byte(`{"zone":"east"}`))); err != nil || z.Check("east") != nil {
+		f.Fatalf("%+v, %v", z, err)
+	}
+	if c, err := v.ParseDataplane(d.Snapshot(), now, "default", sign(f, []byte(`{"name":"web"}`))); err != nil || c.Check(dp, false) != nil {
+		f.Fatalf("%+v, %v", c, err)
+	}
+	f.Fuzz(func(t *testing.T, claims []byte) {
+		token := sign(t, claims)
+		if u, err := v.ParseUser(d.Snapshot(), now, token); err == nil && !slices.Contains(u.Groups, auth.GroupAuthenticated) {
+			t.Errorf("%q: user %+v", claims, u)
+		}
+		if z, err := v.ParseZone(d.Snapshot(), now, token); err == nil && (z.Check("") == nil || (z.Check("east") == nil) != (z.Zone == "east")) {
+			t.Errorf("%q: zone %+v", claims, z)
+		}
+		c, err := v.ParseDataplane(d.Snapshot(), now, "default", token)
+		if err != nil || c.Check(dp, false) != nil {
+			return
+		}
+		if c.Name != "" && c.Name != "web" || c.Mesh != "" && c.Mesh != "default" || c.Workload != "" {
+			t.Errorf("%q: admitted with %+v", claims, c)
+		}
+		for tag, values := range c.Tags {
+			if tag != "app" || !slices.Contains(values, "web") {
+				t.Errorf("%q: admitted with %+v", claims, c)
+			}
 		}
 	})
 }

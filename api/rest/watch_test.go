@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -447,4 +448,38 @@ func TestWatchNeedsTheGrantOfTheKind(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.want(403, "GET", "/globalsecrets?watch=true", "", func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+jane) })
+}
+
+// FuzzPosition lets a client resume from anywhere. It is refused, or told all
+// that there is, unless it comes from where it has nothing to be told.
+func FuzzPosition(f *testing.F) {
+	p := newPlane(f, atZone)
+	p.mesh("default")
+	p.idle("a", "1m")
+	here := p.want(200, "GET", timeouts, "").header.Get(rest.PositionHeader)
+	for _, seed := range []string{here, "", "0", "7", ":", ":7", "x:7", "-1", "99999999999999999999", "1e3", here + " "} {
+		f.Add(seed)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // a stream ends as soon as it has said what there is
+	f.Fuzz(func(t *testing.T, text string) {
+		p := *p
+		p.t = t
+		for _, ask := range []func(*http.Request){
+			func(r *http.Request) { r.URL.RawQuery += "&" + url.Values{"revision": {text}}.Encode() },
+			func(r *http.Request) { r.Header.Set("Last-Event-ID", text) },
+		} {
+			r := p.do("GET", timeouts+"?watch=true", "", func(r *http.Request) {
+				ask(r)
+				*r = *r.WithContext(ctx)
+			})
+			told := strings.HasPrefix(r.text, "event: reset\n") && strings.Contains(r.text, `"name":"a"`)
+			switch {
+			case r.status == 400 && strings.Contains(strings.Join(r.faults(t), ""), "revision: "):
+			case r.status == 200 && (told || !strings.Contains(r.text, "event: put")):
+			default:
+				t.Fatalf("%q: %d %s", text, r.status, r.text)
+			}
+		}
+	})
 }
