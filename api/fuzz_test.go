@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"encoding/json"
+	"math"
 	"testing"
 
 	"github.com/atoll-mesh/atoll/api"
@@ -35,6 +36,32 @@ func FuzzDuration(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		roundTrip[api.Duration](t, text)
 		roundTrip[api.ProtoDuration](t, text)
+	})
+}
+
+// FuzzIntOrString: what is read as an integer or text is written as it was read,
+// and whatever it is as a number is one that can be reckoned with.
+func FuzzIntOrString(f *testing.F) {
+	for _, seed := range []string{`80`, `"http"`, `"61.5"`, `-1`, `"1e400"`, `"NaN"`, `"0x1p-2"`, `"1_0"`, `2147483648`, `1.5`, `1e2`, `null`, `""`, `"\ud800"`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		roundTrip[api.IntOrString](t, text)
+		var v api.IntOrString
+		if json.Unmarshal(text, &v) != nil {
+			return
+		}
+		n := v.Decimal()
+		if math.IsNaN(n) || math.IsInf(n, 0) || !v.Text && n != float64(v.Int) {
+			t.Fatalf("%s is the number %v", text, n)
+		}
+		// A field with a range takes it if, and only if, it is a number within.
+		var r api.Report
+		spec := append(append([]byte(`{"default":{"backends":[],"sampling":{"overall":`), text...), `}}}`...)
+		api.MeshTraces.Decode(api.Meta{}, spec, true, &r)
+		if r.Err() == nil && (n < 0 || n > 100) {
+			t.Fatalf("%s is taken for a percentage", text)
+		}
 	})
 }
 

@@ -125,7 +125,10 @@ func (v IntOrString) number() (n float64, ok bool) {
 		return float64(v.Int), true
 	}
 	n, err := strconv.ParseFloat(v.Str, 64)
-	return n, err == nil && !math.IsNaN(n) && !math.IsInf(n, 0)
+	if err != nil || math.IsNaN(n) || math.IsInf(n, 0) {
+		return 0, false
+	}
+	return n, true
 }
 
 // Uint64 is a count that JSON carries as a string, because JSON numbers lose
