@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -76,6 +77,7 @@ type spec struct {
 	port                int      // of the inbound; 0 picks one
 	inbounds            []string // further ones, JSON
 	handler             http.HandlerFunc
+	labels              map[string]string
 }
 
 func startProxy(t testing.TB, z *plane, s spec) *sidecar {
@@ -130,6 +132,7 @@ func startProxy(t testing.TB, z *plane, s spec) *sidecar {
 		networking["outbound"] = outbounds
 	}
 	labels := map[string]string{}
+	maps.Copy(labels, s.labels)
 	if s.service != "" {
 		labels["kuma.io/workload"] = s.service
 	}

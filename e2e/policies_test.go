@@ -34,6 +34,8 @@ var scenarios = []struct {
 	{"MeshFaultInjection", faultInjection},
 	{"MeshRateLimit", rateLimit},
 	{"MeshTLS", meshTLS},
+	{"MeshTCPRoute", tcpRoute},
+	{"MeshLoadBalancingStrategy", loadBalancing},
 }
 
 func TestPolicies(t *testing.T) {

@@ -118,6 +118,11 @@ func permit(name, target string) string {
 	return "type: MeshTrafficPermission\nmesh: default\nname: " + name + "\nspec:\n" + target + "  rules: [{default: {allow: [{spiffeID: {type: Prefix, value: spiffe://default.east.mesh.local}}]}}]\n"
 }
 
+// tcpSplit is a route of a port that speaks http: a MeshHTTPRoute is not needed for it.
+func tcpSplit(weight int) string {
+	return fmt.Sprintf("type: MeshTCPRoute\nmesh: default\nname: split\nspec:\n  to: [{targetRef: {%s}, rules: [{default: {backendRefs: [{kind: MeshService, labels: {kuma.io/display-name: s007}, port: 80}, {kind: MeshService, labels: {kuma.io/display-name: s008}, port: 80, weight: %d}]}}]}]\n", to("s007"), weight)
+}
+
 type ran = map[string]uint64
 type sent = map[string]int
 
@@ -144,7 +149,7 @@ func TestCost(t *testing.T) {
 		p.put("east", costly(7, 3, false))
 		// Its own plan is looked at, and that service's endpoints; four services of ten proxies call it.
 		m.expect("an endpoint becomes unhealthy", cost{
-			Ran:  ran{"identity": 1, "proxy": 1, "inbound": 1, "inbound-cluster": 1, "servers-of": 1, "members": 1, "endpoints": 1, "encode.endpoints": 1},
+			Ran:  ran{"identity": 1, "proxy": 1, "inbound": 1, "inbound-cluster": 1, "servers-of": 1, "members": 1, "endpoints": 1, "encode.endpoints": 1, "assigned": 1},
 			Sent: sent{"EDS +1": 40}, Proxies: 40,
 		})
 		p.put("east", costly(7, 3, false))
@@ -157,13 +162,13 @@ func TestCost(t *testing.T) {
 		// Policies see one class of proxies, which has 200 destinations to look up. No proxy is planned again: what four classes
 		// of callers name is the same, its content is not. The same endpoints follow the cluster, or it stays warming.
 		m.expect("a timeout policy for one service", cost{
-			Ran:  ran{"timeouts": 1, "client-keys": 1, "server-keys": 1, "timeouts-in": 1, "timeouts-to": 1, "calls": 200, "reach": 1, "cluster": 1, "routes": 1, "encode.cluster": 1, "encode.routes": 1},
+			Ran:  ran{"timeouts": 1, "client-keys": 1, "server-keys": 1, "timeouts-in": 1, "timeouts-to": 1, "calls": 200, "reach": 1, "cluster": 1, "routes": 1, "encode.cluster": 1, "encode.routes": 1, "assigned": 1},
 			Sent: sent{"CDS +1": 40, "EDS +1": 40, "RDS +1": 40}, Proxies: 40,
 		})
 		p.put("global", timeout("all", "kind: Mesh", "4s"))
 		// One service has timeouts of its own. Each distinct resource is encoded once.
 		m.expect("a policy for the mesh", cost{
-			Ran:  ran{"timeouts": 1, "client-keys": 1, "server-keys": 1, "timeouts-in": 1, "timeouts-to": 1, "calls": 200, "reach": 199, "cluster": 199, "routes": 199, "encode.cluster": 199, "encode.routes": 199},
+			Ran:  ran{"timeouts": 1, "client-keys": 1, "server-keys": 1, "timeouts-in": 1, "timeouts-to": 1, "calls": 200, "reach": 199, "cluster": 199, "routes": 199, "encode.cluster": 199, "encode.routes": 199, "assigned": 199},
 			Sent: sent{"CDS +4": 40, "CDS +5": 959, "EDS +4": 40, "EDS +5": 959, "RDS +4": 40, "RDS +5": 959}, Proxies: 999,
 		})
 		m.models = append(m.models, p.model(instance(0, 0)).connect())
@@ -173,7 +178,7 @@ func TestCost(t *testing.T) {
 		})
 		p.put("east", costly(7, 10, true))
 		m.expect("a service gets another instance", cost{
-			Ran:  ran{"identity": 1, "members": 1, "servers-of": 1, "endpoints": 1, "encode.endpoints": 1},
+			Ran:  ran{"identity": 1, "members": 1, "servers-of": 1, "endpoints": 1, "encode.endpoints": 1, "assigned": 1},
 			Sent: sent{"EDS +1": 40}, Proxies: 40,
 		})
 		p.put("global", permit("all", ""))
@@ -203,7 +208,7 @@ func TestCost(t *testing.T) {
 		// That it still carries the tag, and calls by the same ID, is all that the permission hears of it.
 		m.expect("one of these callers becomes unhealthy", cost{
 			Ran: ran{"identity": 1, "proxy": 1, "inbound": 1, "inbound-cluster": 1, "servers-of": 1, "members": 1, "endpoints": 1, "encode.endpoints": 1,
-				"labelled": 1, "caller": 1},
+				"labelled": 1, "caller": 1, "assigned": 1},
 			Sent: sent{"EDS +1": 40}, Proxies: 40,
 		})
 		p.write(func(tx *db.Tx) {
@@ -236,6 +241,7 @@ func TestCostOfPolicies(t *testing.T) {
 	fromAll := func(kind, conf string) string {
 		return "type: " + kind + "\nmesh: default\nname: one\nspec: {targetRef: {kind: Dataplane, labels: {app: s007}}, rules: [{default: " + conf + "}]}\n"
 	}
+	const affinity = "{localityAwareness: {localZone: {affinityTags: [{key: app}]}}"
 	bubble(t, func(t *testing.T) {
 		p := newPlane(t, costMesh())
 		m := connected(p)
@@ -247,22 +253,38 @@ func TestCostOfPolicies(t *testing.T) {
 			{
 				"MeshCircuitBreaker", toOne("MeshCircuitBreaker", "{connectionLimits: {maxRequests: 1}}"), toOne("MeshCircuitBreaker", "{connectionLimits: {maxRequests: 2}}"),
 				cost{
-					Ran:  ran{"breakers": 1, "client-keys": 1, "server-keys": 1, "breakers-in": 1, "breakers-to": 1, "calls": 200, "reach": 1, "cluster": 1, "routes": 1, "encode.cluster": 1},
+					Ran:  ran{"breakers": 1, "client-keys": 1, "server-keys": 1, "breakers-in": 1, "breakers-to": 1, "calls": 200, "reach": 1, "cluster": 1, "routes": 1, "encode.cluster": 1, "assigned": 1},
 					Sent: sent{"CDS +1": 40, "EDS +1": 40}, Proxies: 40,
 				},
 			},
 			{
 				"MeshHealthCheck", toOne("MeshHealthCheck", "{http: {path: /a}}"), toOne("MeshHealthCheck", "{http: {path: /b}}"),
 				cost{
-					Ran:  ran{"health-checks": 1, "client-keys": 1, "health-checks-to": 1, "calls": 200, "reach": 1, "cluster": 1, "routes": 1, "encode.cluster": 1},
+					Ran:  ran{"health-checks": 1, "client-keys": 1, "health-checks-to": 1, "calls": 200, "reach": 1, "cluster": 1, "routes": 1, "encode.cluster": 1, "assigned": 1},
 					Sent: sent{"CDS +1": 40, "EDS +1": 40}, Proxies: 40,
 				},
 			},
 			{
 				"MeshRetry", toOne("MeshRetry", "{http: {numRetries: 2}}"), toOne("MeshRetry", "{http: {numRetries: 3}}"),
 				cost{ // only requests hear of it: no cluster is made anew
-					Ran:  ran{"retries": 1, "client-keys": 1, "retries-to": 1, "calls": 200, "reach": 1, "cluster": 1, "routes": 1, "encode.routes": 1},
+					Ran:  ran{"retries": 1, "client-keys": 1, "retries-to": 1, "calls": 200, "reach": 1, "cluster": 1, "routes": 1, "encode.routes": 1, "assigned": 1},
 					Sent: sent{"RDS +1": 40}, Proxies: 40,
+				},
+			},
+			{
+				"MeshTCPRoute", tcpSplit(1), tcpSplit(2),
+				cost{ // where a listener leads is part of it; the four classes that have it name another
+					Ran: ran{"tcp-routes": 1, "client-keys": 1, "tcp-routes-to": 1, "calls": 200, "reach": 1, "cluster": 1,
+						"class": 4, "proxy": 40, "outbound": 4, "encode.outbound": 4, "assigned": 1},
+					Sent: sent{"LDS +1": 40}, Proxies: 40,
+				},
+			},
+			{
+				"MeshLoadBalancingStrategy", toOne("MeshLoadBalancingStrategy", affinity+", loadBalancer: {type: Maglev}}"), toOne("MeshLoadBalancingStrategy", affinity+", loadBalancer: {type: Random}}"),
+				cost{ // what is near is looked up anew in the places of four callers, and comes out equal
+					Ran: ran{"balances": 1, "client-keys": 1, "balances-to": 1, "affinity-keys": 1, "calls": 200, "reach": 1, "cluster": 1,
+						"nearby": 4, "assigned": 5, "encode.cluster": 1},
+					Sent: sent{"CDS +1": 40, "EDS +1": 40}, Proxies: 40,
 				},
 			},
 			{

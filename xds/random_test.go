@@ -32,7 +32,7 @@ func changes() *rapid.Generator[change] {
 	return rapid.Custom(func(t *rapid.T) change {
 		n, z := name.Draw(t, "name"), zone.Draw(t, "zone")
 		one := fmt.Sprintf("%s%d", n, rapid.IntRange(1, 2).Draw(t, "instance"))
-		switch rapid.IntRange(0, 15).Draw(t, "what") {
+		switch rapid.IntRange(0, 16).Draw(t, "what") {
 		case 0, 1:
 			var outs string
 			for i, o := range rapid.SliceOfN(rapid.SampledFrom([]string{
@@ -86,6 +86,19 @@ func changes() *rapid.Generator[change] {
 			}
 			return change{at: "east", docs: []string{trust("east"), "type: MeshIdentity\nmesh: default\nname: identity\nspec:\n  selector: {dataplane: {matchLabels: {" +
 				rapid.SampledFrom([]string{"", "version: '1'"}).Draw(t, "who") + "}}}\n  provider: {type: Bundled, bundled: {autogenerate: {enabled: true}}}\n"}}
+		case 15:
+			target := rapid.SampledFrom([]string{"kind: Mesh", to("a"), "kind: MeshMultiZoneService, labels: {kuma.io/display-name: m}"}).Draw(t, "of")
+			where := "  targetRef: {kind: Dataplane, labels: {" + rapid.SampledFrom([]string{"app: a", "version: '1'"}).Draw(t, "who") + "}}\n"
+			switch rapid.IntRange(0, 3).Draw(t, "kind") {
+			case 0:
+				return change{drop: func(r *rows) { r.drop(api.MeshLoadBalancingStrategies, "global", "l"+n) }}
+			case 1:
+				return change{at: "global", docs: []string{"type: MeshTCPRoute\nmesh: default\nname: c\nspec:\n" + where + "  to: [{targetRef: {" + to("a") + "}, rules: [{default: {backendRefs: [{kind: MeshService, labels: {kuma.io/display-name: " + one[:1] + "}, port: 81}]}}]}]\n"}}
+			case 2:
+				return change{at: "global", docs: []string{"type: MeshRetry\nmesh: default\nname: r" + n + "\nspec:\n" + where + "  to: [{targetRef: {" + target + "}, default: {http: {numRetries: 2}, tcp: {maxConnectAttempt: 3}}}]\n"}}
+			}
+			return change{at: "global", docs: []string{"type: MeshLoadBalancingStrategy\nmesh: default\nname: l" + n + "\nspec:\n" + where + "  to: [{targetRef: {" + target + "}, default: {hashPolicies: [{type: Connection, connection: {sourceIP: true}}], localityAwareness: " +
+				rapid.SampledFrom([]string{"{disabled: true}", "{localZone: {affinityTags: [{key: version}]}}", "{localZone: {affinityTags: [{key: app}, {key: version}]}}"}).Draw(t, "awareness") + "}}]\n"}}
 		case 12:
 			return change{drop: func(r *rows) { r.drop(api.MeshAccessLogs, "global", "l"+n) }}
 		case 13:

@@ -73,7 +73,13 @@ func commonLB(c ir.Cluster) *clusterv3.Cluster_CommonLbConfig {
 	if p := c.Breaker.PanicThreshold; p != nil {
 		out.HealthyPanicThreshold, said = &typev3.Percent{Value: *p}, true
 	}
-	if c.HealthCheck != nil && c.HealthCheck.FailOnPanic {
+	switch { // Envoy has one of the two
+	case c.WeightedLocalities:
+		out.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
+			LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{},
+		}
+		said = true
+	case c.HealthCheck != nil && c.HealthCheck.FailOnPanic:
 		out.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_ZoneAwareLbConfig_{
 			ZoneAwareLbConfig: &clusterv3.Cluster_CommonLbConfig_ZoneAwareLbConfig{FailTrafficOnPanic: true},
 		}

@@ -50,6 +50,7 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 	out.CircuitBreakers = circuitBreakers(c.Breaker.Limits, c.TrackRemaining)
 	out.OutlierDetection = outlierDetection(c.Breaker.Outliers)
 	out.CommonLbConfig = commonLB(c)
+	w.balance(out, c.Balancer)
 	if c.HealthCheck != nil {
 		out.HealthChecks = []*corev3.HealthCheck{w.healthCheck(*c.HealthCheck)}
 	}
@@ -79,12 +80,20 @@ func (w *work) upstreamHTTP(c ir.Cluster) *upstreamhttpv3.HttpProtocolOptions {
 		explicit.ProtocolConfig = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
 			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
 		}
+	case ir.AsCalled:
 	default:
 		w.fail("protocol %q", c.Protocol)
 		return nil
 	}
 	out := &upstreamhttpv3.HttpProtocolOptions{
 		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit},
+	}
+	if c.Protocol == ir.AsCalled {
+		out.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
+			UseDownstreamProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
+				HttpProtocolOptions: &corev3.Http1ProtocolOptions{}, Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+			},
+		}
 	}
 	if c.IdleTimeout.Set || c.MaxStream.Set || c.MaxConnection.Set {
 		out.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{
@@ -99,7 +108,11 @@ func (w *work) upstreamHTTP(c ir.Cluster) *upstreamhttpv3.HttpProtocolOptions {
 // Endpoints is the Envoy assignment of e. One without localities is valid: it says that there is nobody.
 // https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/config/endpoint/v3/endpoint.proto
 func Endpoints(e ir.Endpoints) (*endpointv3.ClusterLoadAssignment, error) {
-	return finish(new(work), e.Cluster, nil, assignment(e.Cluster, e.Localities))
+	out := assignment(e.Cluster, e.Localities)
+	if e.Spill > 0 {
+		out.Policy = &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: number(e.Spill)}
+	}
+	return finish(new(work), e.Cluster, nil, out)
 }
 
 func assignment(cluster string, localities []ir.Locality) *endpointv3.ClusterLoadAssignment {

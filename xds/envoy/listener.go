@@ -155,6 +155,7 @@ func (w *work) tcp(l ir.Listener, c ir.Chain) *listenerv3.Filter {
 		StatPrefix:         statName(orElse(c.TCP.StatName, l.Name)),
 		IdleTimeout:        span(c.TCP.IdleTimeout),
 		MaxConnectAttempts: number(c.TCP.Connects),
+		HashPolicy:         w.connectionHash(c.TCP.Hash),
 		AccessLog:          w.accessLogs(l.Name, c, connectionDenied(sole)),
 	}
 	if c.TCP.LogConnect {

@@ -225,6 +225,7 @@ func (w *work) forward(r ir.Route, p path, timeout, idle ir.Duration) *routev3.R
 		Timeout:     durationpb.New(timeout.Span),
 		IdleTimeout: span(idle),
 		RetryPolicy: w.retryPolicy(r, r.Forward.Retry),
+		HashPolicy:  w.hashes(r.Forward.Hash),
 	}
 	switch backends := weighted(r.Forward.Backends); len(backends) {
 	case 0:

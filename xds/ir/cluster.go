@@ -12,12 +12,15 @@ type Cluster struct {
 	MaxConnection  Duration   `json:"maxConnection,omitzero"` // HTTP only
 	TLS            *ClientTLS `json:"tls,omitempty"`
 	// Outside is TLS to who is not of the mesh; not together with TLS.
-	Outside        *OutsideTLS  `json:"outside,omitempty"`
-	SourceAddress  string       `json:"sourceAddress,omitempty"` // IP address that connections come from
-	HealthCheck    *HealthCheck `json:"healthCheck,omitempty"`
-	Breaker        Breaker      `json:"breaker,omitzero"`
-	TrackRemaining bool         `json:"trackRemaining,omitempty"` // publish what is left of the limits
-	Patches        []Patch      `json:"patches,omitempty"`
+	Outside       *OutsideTLS  `json:"outside,omitempty"`
+	SourceAddress string       `json:"sourceAddress,omitempty"` // IP address that connections come from
+	HealthCheck   *HealthCheck `json:"healthCheck,omitempty"`
+	Breaker       Breaker      `json:"breaker,omitzero"`
+	Balancer      Balancer     `json:"balancer,omitzero"`
+	// WeightedLocalities: of one priority, a locality gets calls by its weight, and none without.
+	WeightedLocalities bool    `json:"weightedLocalities,omitempty"`
+	TrackRemaining     bool    `json:"trackRemaining,omitempty"` // publish what is left of the limits
+	Patches            []Patch `json:"patches,omitempty"`
 }
 
 // Protocol is what is spoken to a cluster's endpoints.
@@ -28,6 +31,8 @@ const (
 	Bytes Protocol = ""
 	HTTP1 Protocol = "http1"
 	HTTP2 Protocol = "http2"
+	// AsCalled passes requests on in the version of HTTP in which they came.
+	AsCalled Protocol = "as called"
 )
 
 // ClientTLS is how the proxy proves who it is to a cluster's endpoints and whom it accepts there.
@@ -51,6 +56,9 @@ type OutsideTLS struct {
 type Endpoints struct {
 	Cluster    string     `json:"cluster"`
 	Localities []Locality `json:"localities,omitempty"` // sorted by priority, region, zone, sub-zone
+	// Spill is the overprovisioning factor in percent: of priority 0 so many times the healthy part counts, and what lacks
+	// to all goes to the next priority. 0 leaves it to the proxy.
+	Spill uint32 `json:"spill,omitempty"`
 }
 
 // Locality is endpoints in one place. Those of priority 1 are used as far as those of priority 0 are not healthy enough.

@@ -102,6 +102,7 @@ type TCP struct {
 	IdleTimeout Duration  `json:"idleTimeout,omitzero"`
 	Connects    uint32    `json:"connects,omitempty"`   // how often connecting is tried; 0: once
 	LogConnect  bool      `json:"logConnect,omitempty"` // logs say a connection when it is there, too, not only when it ends
+	Hash        *Hash     `json:"hash,omitempty"`       // nil: connections are not hashed
 }
 
 // Backend is a cluster and its weight among its siblings. A sole backend takes everything, whatever its weight.

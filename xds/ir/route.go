@@ -97,6 +97,7 @@ type Forward struct {
 	Timeout     Duration      `json:"timeout,omitzero"`     // whole request; unset and 0: none
 	IdleTimeout Duration      `json:"idleTimeout,omitzero"` // of the stream
 	Retry       *Retry        `json:"retry,omitempty"`      // nil: every request is tried once
+	Hash        []Hash        `json:"hash,omitempty"`       // what [RingHash] and [Maglev] look at, together
 	Peers       []PeerTimeout `json:"peers,omitempty"`      // first match wins; else the two above; inbound only
 }
 

@@ -63,10 +63,17 @@ var cluster = incr.NewQuery("cluster", func(r *incr.Run, k clusterKey) *wire.Res
 func settingsOf(r *incr.Run, k clusterKey) clusterSettings {
 	said := callsTo.Get(r, callsKey{Class: k.Class, Port: k.To.Port})
 	t := said.Timeouts
-	s := clusterSettings{Port: k.To.Port, Identity: k.Identity, Connect: t.Connect, Breaker: said.Breaker, Health: said.Health.of(k.To.Protocol)}
+	s := clusterSettings{Port: k.To.Port, Identity: k.Identity, Protocol: ir.HTTP2, Connect: t.Connect, Breaker: said.Breaker, Health: said.Health.of(k.To.Protocol),
+		Balancer: said.Balance.Balancer, Weighted: len(said.Balance.Locality.value().Near) > 0,
+	}
 	s.Patches = patchWord(clusterPatches(r, k.Class, ir.OriginOutbound, k.To.Port.Name()))
 	if k.Identity != "" {
 		s.TLS = tlsTo.Get(r, k.Class)
+	}
+	// Between proxies requests travel over HTTP/2 whatever the ends speak; not where
+	// the other end is no proxy for requests: there the application itself gets them.
+	if !isHTTP(k.To.Protocol) {
+		s.Protocol = ir.AsCalled
 	}
 	if k.To.Protocol == "http" || k.To.Protocol == "http2" { // of grpc the contract leaves them out
 		s.Idle, s.MaxStream, s.MaxConnection = t.Idle, t.MaxStream, t.MaxConnection
@@ -77,13 +84,16 @@ func settingsOf(r *incr.Run, k clusterKey) clusterSettings {
 // clusterSettings is all that decides how a client reaches a port.
 type clusterSettings struct {
 	Port                           Port
-	Identity                       string // the client's own secret; empty: plaintext
+	Protocol                       ir.Protocol // of requests
+	Identity                       string      // the client's own secret; empty: plaintext
 	Connect                        ir.Duration
 	Idle, MaxStream, MaxConnection ir.Duration
 	Breaker                        word[ir.Breaker]
 	TLS                            word[ir.TLSParams]
 	Health                         word[ir.HealthCheck]
 	Patches                        word[[]ir.Patch]
+	Balancer                       word[ir.Balancer]
+	Weighted                       bool // localities have weights
 }
 
 // callable reports whether proxies with an identity can call a port. A name that
@@ -121,9 +131,9 @@ func clientTLS(r *incr.Run, k clusterSettings) *ir.ClientTLS {
 func (k clusterSettings) cluster(r *incr.Run) ir.Cluster {
 	out := ir.Cluster{
 		Name: k.Port.Name(), Origin: ir.OriginOutbound, ConnectTimeout: k.Connect,
-		// Between proxies requests travel over HTTP/2 whatever the ends speak.
-		Protocol: ir.HTTP2, IdleTimeout: k.Idle, MaxStream: k.MaxStream, MaxConnection: k.MaxConnection,
-		TLS: clientTLS(r, k), Breaker: k.Breaker.value(), TrackRemaining: true, Patches: k.Patches.value(),
+		Protocol: k.Protocol, IdleTimeout: k.Idle, MaxStream: k.MaxStream, MaxConnection: k.MaxConnection,
+		TLS: clientTLS(r, k), Breaker: k.Breaker.value(), TrackRemaining: true,
+		Patches: k.Patches.value(), Balancer: k.Balancer.value(), WeightedLocalities: k.Weighted,
 	}
 	if k.Health != (word[ir.HealthCheck]{}) {
 		out.HealthCheck = new(k.Health.value())
@@ -139,6 +149,8 @@ var clusterVariant = incr.NewQuery("encode.cluster", func(r *incr.Run, k cluster
 type View struct {
 	// Ingress views see only what is in this zone: an ingress never sends on.
 	Ingress bool
+	// Locality is what policies say of the client's zone and place.
+	Locality word[locality]
 }
 
 type endpointsKey struct {
@@ -153,7 +165,8 @@ var endpoints = incr.NewQuery("endpoints", func(r *incr.Run, k endpointsKey) ir.
 			e.Localities = append(e.Localities, l)
 		}
 	}
-	here := settings(r).Site.Zone
+	here, said := settings(r).Site.Zone, k.View.Locality.value()
+	e.Spill = said.Spill
 	switch k.Port.Service().Kind {
 	case "MeshService":
 		svc, ok := api.MeshServices.Get(r, k.Port.Service())
@@ -165,7 +178,9 @@ var endpoints = incr.NewQuery("endpoints", func(r *incr.Run, k endpointsKey) ir.
 				add(remote(r, svc))
 			}
 		} else {
-			add(ir.Locality{Zone: here, Endpoints: members.Get(r, k.Port)})
+			for _, l := range said.local(here, members.Get(r, k.Port)) {
+				add(l)
+			}
 		}
 	case "MeshMultiZoneService":
 		var local []ir.Endpoint
@@ -179,22 +194,35 @@ var endpoints = incr.NewQuery("endpoints", func(r *incr.Run, k endpointsKey) ir.
 			if !isRemote(r, &svc.Meta) {
 				local = append(local, members.Get(r, PortOf(svc.ID, name))...)
 			} else if !k.View.Ingress && svc.Spec.State == "Available" {
-				zones[svc.Zone] = remote(r, svc)
+				if p, ok := said.priority(here, svc.Zone); ok {
+					l := remote(r, svc)
+					l.Priority = p
+					zones[svc.Zone] = l
+				}
 			}
 		}
-		add(ir.Locality{Zone: here, Endpoints: sortEndpoints(local)})
+		for _, l := range said.local(here, sortEndpoints(local)) {
+			add(l)
+		}
 		for _, l := range zones {
 			add(l)
 		}
 	}
+	if len(said.Near) > 0 { // where localities have weights, one without gets nothing
+		for i := range e.Localities {
+			e.Localities[i].Weight = max(1, e.Localities[i].Weight)
+		}
+	}
 	slices.SortFunc(e.Localities, func(a, b ir.Locality) int {
-		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Zone, b.Zone))
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Zone, b.Zone), cmp.Compare(a.SubZone, b.SubZone))
 	})
 	return e
 }, func(a, b ir.Endpoints) bool { return reflect.DeepEqual(a, b) })
 
 // remote is how a service of another zone is reached: through that zone's
-// ingress addresses, after all endpoints of this zone.
+// ingress addresses, after all endpoints of this zone. Whoever calls it means that
+// zone, so what policies say of other zones is not about it: upstream would let a
+// preference within the own zone, said for the mesh, take all its endpoints away.
 func remote(r *incr.Run, svc *api.Object[api.MeshService]) ir.Locality {
 	return ir.Locality{Zone: svc.Zone, Priority: 1, Endpoints: zoneAddresses.Get(r, zoneKey{svc.Mesh, svc.Zone})}
 }

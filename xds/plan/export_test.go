@@ -57,7 +57,8 @@ var Explain = incr.NewQuery("explain", func(r *incr.Run, id api.ID) *Explained {
 	}
 	for name, k := range c.clusters {
 		out.Clusters[name] = settingsOf(r, k).cluster(r)
-		out.Endpoints[name] = endpoints.Get(r, endpointsKey{Port: k.To.Port})
+		at := assignedKey{c.class.Policy, k.To.Port, placeOf(r, c.class.Policy, dp)}
+		out.Endpoints[name] = endpoints.Get(r, endpointsKey{k.To.Port, at.view(r)})
 	}
 	for _, w := range append(system, c.system...) {
 		out.Clusters[w.value().Name] = w.value()
@@ -106,6 +107,9 @@ func whyOutbound(r *incr.Run, p Port, c policy.Class) map[string]any {
 		"MeshHealthCheck":    healthTo.why(r, c, p.destination()),
 		"MeshRetry":          retriesTo.why(r, c, p.destination()),
 		"MeshAccessLog":      logsTo.why(r, c, p.destination()),
+		"MeshTCPRoute":       tcpRoutesTo.why(r, c, p.destination()),
+
+		"MeshLoadBalancingStrategy": balanceTo.why(r, c, p.destination()),
 	} {
 		if len(said) > 0 {
 			why[kind] = fields(said)

@@ -70,13 +70,14 @@ type routeSettings struct {
 	Request, Stream ir.Duration
 	Retry           word[*ir.Retry]
 	Patches         word[[]ir.Patch]
+	Hash            word[[]ir.Hash]
 }
 
 func routeSettingsOf(r *incr.Run, k routesKey) routeSettings {
 	said := callsTo.Get(r, k.calls())
 	out := routeSettings{
 		Port: k.To.Port, Request: said.Timeouts.Request, Stream: said.Timeouts.StreamIdle,
-		Retry: said.Retries.of(k.To.Protocol),
+		Retry: said.Retries.of(k.To.Protocol), Hash: said.Balance.Hash,
 	}
 	out.Patches = patchWord(routePatches(r, k.Class, ir.OriginOutbound, k.To.Port.Name()))
 	rules := httpRulesFor.Get(r, k.calls())
@@ -108,7 +109,7 @@ func routeBackends(r *incr.Run, k routesKey) []target {
 	b := newRouteBuilder(r, k)
 	var out []target
 	add := func(ref api.BackendRef) {
-		if to := b.backend(ref); isHTTP(to.Protocol) && !slices.Contains(out, to) {
+		if to := b.backend(ref); to != (target{}) && !slices.Contains(out, to) {
 			out = append(out, to)
 		}
 	}
@@ -156,6 +157,7 @@ func (b *routeBuilder) route(rule httpRule, match api.HTTPMatch) ir.Route {
 	said := callsTo.Get(b.r, callsKey{b.key.Class, b.key.To.Port, from})
 	f.Timeout, f.IdleTimeout = said.Timeouts.Request, said.Timeouts.StreamIdle
 	f.Retry = said.Retries.of(b.key.To.Protocol).value()
+	f.Hash = said.Balance.Hash.value()
 	b.backends(f, rule.Conf)
 	for _, filter := range rule.Conf.Filters {
 		b.filter(&out, f, filter)
@@ -186,7 +188,7 @@ func (b *routeBuilder) backends(f *ir.Forward, conf api.HTTPRouteConf) {
 		if weight == 0 {
 			continue
 		}
-		if to := b.backend(ref); isHTTP(to.Protocol) {
+		if to := b.backend(ref); to != (target{}) {
 			f.Backends = append(f.Backends, ir.Backend{Cluster: to.Port.Name(), Weight: weight})
 		} else {
 			f.Unresolved += weight
@@ -194,8 +196,10 @@ func (b *routeBuilder) backends(f *ir.Forward, conf api.HTTPRouteConf) {
 	}
 }
 
-func (b *routeBuilder) backend(ref api.BackendRef) target {
-	return resolve.Get(b.r, Backend{Kind: ref.Kind, Mesh: b.mesh, Labels: encodeLabels(ref.Labels), Port: ref.Port, Section: ref.SectionName, First: ref.Older != nil})
+func (b *routeBuilder) backend(ref api.BackendRef) target { return backendOf(b.r, b.mesh, ref) }
+
+func backendOf(r *incr.Run, mesh string, ref api.BackendRef) target {
+	return resolve.Get(r, Backend{Kind: ref.Kind, Mesh: mesh, Labels: encodeLabels(ref.Labels), Port: ref.Port, Section: ref.SectionName, First: ref.Older != nil})
 }
 
 func (b *routeBuilder) filter(out *ir.Route, f *ir.Forward, filter api.HTTPFilter) {
@@ -211,7 +215,7 @@ func (b *routeBuilder) filter(out *ir.Route, f *ir.Forward, filter api.HTTPFilte
 		f.Rewrite = ir.Rewrite{Host: filter.URLRewrite.Hostname, AutoHost: filter.URLRewrite.HostToBackendHostname, Path: pathRewrite(filter.URLRewrite.Path)}
 	case "RequestMirror":
 		to := b.backend(filter.RequestMirror.BackendRef)
-		if !isHTTP(to.Protocol) { // there is nothing, or nothing that takes requests
+		if to == (target{}) {
 			return
 		}
 		share := ir.All
@@ -315,7 +319,7 @@ func (k routeSettings) config() ir.RouteConfig {
 	if !slices.ContainsFunc(list, func(x ir.Route) bool { return x.Match.IsZero() || catchesAll(x.Match) }) {
 		list = append(list, ir.Route{Name: catchAllRoute, Forward: &ir.Forward{
 			Backends: []ir.Backend{{Cluster: name, Weight: 100}}, Timeout: k.Request, IdleTimeout: k.Stream,
-			Retry: k.Retry.value(),
+			Retry: k.Retry.value(), Hash: k.Hash.value(),
 		}})
 	}
 	return ir.RouteConfig{

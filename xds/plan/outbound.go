@@ -132,7 +132,7 @@ func (c *client) set() *Set {
 	}
 	for name, k := range c.clusters {
 		s.Clusters[name] = cluster.Ref(k)
-		s.Endpoints[name] = endpointsBytes.Ref(endpointsKey{Port: k.To.Port})
+		s.Endpoints[name] = assigned.Ref(assignedKey{Class: k.Class, Port: k.To.Port})
 	}
 	c.system.enter(c.r, c.class.Policy, s)
 	return s
@@ -147,16 +147,19 @@ func (c *client) outbound(out outbound) {
 	if c.taken[address] {
 		return // Envoy would refuse a second listener of one address: the first stays
 	}
-	c.taken[address] = true
 	needs := reach.Get(c.r, reachKey{c.class.Policy, to})
-	c.listener(outboundKey{
-		Port: to.Port, Protocol: to.Protocol, Address: address, Timeout: needs.Timeout, Connects: needs.Connects,
-		Logs: c.logs(to, needs),
-	})
-	if isHTTP(to.Protocol) {
-		c.routes[to.Port.Name()] = routesKey{c.class.Policy, to}
+	if needs.Protocol == "" {
+		return
 	}
-	c.cluster(to)
+	as := target{to.Port, needs.Protocol}
+	c.taken[address] = true
+	c.listener(outboundKey{
+		Port: to.Port, Protocol: needs.Protocol, Address: address, Timeout: needs.Timeout,
+		Connects: needs.Connects, Split: needs.Split, Hash: needs.Hash, Logs: c.logs(as, needs),
+	})
+	if isHTTP(needs.Protocol) {
+		c.routes[to.Port.Name()] = routesKey{c.class.Policy, as}
+	}
 	for _, b := range needs.Backends {
 		c.cluster(b)
 	}
@@ -196,9 +199,13 @@ func (c *client) cluster(to target) {
 // needs is what policies add to what a class names for a port. The rest of what
 // they say changes only the content of what is named.
 type needs struct {
-	Timeout  ir.Duration // of the listener, see [outboundKey]
-	Connects uint32      // likewise
-	Backends []target    // other ports that the port's routes forward to
+	Protocol string   // what the listener speaks; empty: there is none
+	Backends []target // ports that calls are forwarded to
+	// Of the listener, see [outboundKey].
+	Timeout  ir.Duration
+	Connects uint32
+	Split    word[[]ir.Backend]
+	Hash     word[*ir.Hash]
 	Logs     logBackends
 	// RouteLogs are the routes whose logs go elsewhere.
 	RouteLogs []routeLogs
@@ -209,18 +216,7 @@ type reachKey struct {
 	To    target
 }
 
-var reach = incr.NewQuery("reach", func(r *incr.Run, k reachKey) needs {
-	said := callsTo.Get(r, callsKey{Class: k.Class, Port: k.To.Port})
-	out := needs{Timeout: said.Timeouts.Idle, Connects: said.Retries.Connects, Logs: said.Logs}
-	if isHTTP(k.To.Protocol) {
-		routes := routesKey{k.Class, k.To}
-		out.Timeout, out.Connects, out.Backends = said.Timeouts.RequestHeaders, 0, routeBackends(r, routes)
-		out.RouteLogs = routeLogsOf(r, routes, said.Logs)
-	}
-	return out
-}, func(a, b needs) bool {
-	return a.Timeout == b.Timeout && a.Connects == b.Connects && slices.Equal(a.Backends, b.Backends) && a.Logs == b.Logs && slices.Equal(a.RouteLogs, b.RouteLogs)
-})
+var reach = incr.NewQuery("reach", needsOf, func(a, b needs) bool { return reflect.DeepEqual(a, b) })
 
 // outboundKey is all that decides a client's listener for a port. What only its
 // routes or clusters depend on is not here: it must not make another listener.
@@ -229,8 +225,10 @@ type outboundKey struct {
 	Second   bool // of several for one port, not the first
 	Protocol string
 	Address  ir.Address
-	Timeout  ir.Duration // http: for the headers of a request; tcp: of a connection without traffic
-	Connects uint32      // tcp: how often connecting is tried
+	Timeout  ir.Duration        // http: for the headers of a request; tcp: of a connection without traffic
+	Connects uint32             // tcp: how often connecting is tried
+	Split    word[[]ir.Backend] // tcp: where connections go; the zero word: to the port itself
+	Hash     word[*ir.Hash]     // tcp: what connections are hashed by
 	Patches  word[[]ir.Patch]
 	Logs     word[[]ir.AccessLog]
 }
@@ -252,7 +250,10 @@ var outboundListener = incr.NewQuery("outbound", func(r *incr.Run, k outboundKey
 			IdleTimeout: ir.Span(0), // connections of the application end when it wants
 		}
 	} else {
-		chain.TCP = &ir.TCP{StatName: name, Backends: []ir.Backend{{Cluster: name}}, IdleTimeout: k.Timeout, Connects: k.Connects}
+		chain.TCP = &ir.TCP{StatName: name, Backends: k.Split.value(), IdleTimeout: k.Timeout, Connects: k.Connects, Hash: k.Hash.value()}
+		if len(chain.TCP.Backends) == 0 {
+			chain.TCP.Backends = []ir.Backend{{Cluster: name}}
+		}
 	}
 	return ir.Listener{
 		Name: k.name(), Origin: ir.OriginOutbound, Direction: ir.Outbound, Address: k.Address,

@@ -34,8 +34,10 @@
 // drains no listener. Of two listeners with one name the second has its address in
 // the name, of two with one address the first stays, where upstream lets the later
 // replace the earlier. Whether a local service is called over mTLS follows from
-// what its proxies do now, not from what they once did. A mirror to what takes no
-// requests is left out. A proxy without a readiness port, or with an administration
+// what its proxies do now, not from what they once did. Requests that are routed to a
+// port that speaks tcp arrive there in the version of HTTP in which they were sent:
+// upstream sends HTTP/2, which few applications behind such a port expect. A
+// proxy without a readiness port, or with an administration
 // that is not on loopback, is served all but the admin listener. A limit of requests
 // belongs to the inbound and not to routes: callers whom other policies tell apart
 // share it, and so do the callers of one rule. Limits stand before injected faults, so
@@ -168,7 +170,9 @@ func proxyPlan(r *incr.Run, id api.ID) *Plan {
 	structure.Get(r, ownClass(r, dp)).restructure(own, false, func(_ wire.Type, name string) (ir.Origin, map[string]string) {
 		return ownOrigin(dp, name)
 	})
-	return &Plan{Own: own, Class: class.Get(r, classKey(r, dp, who))}
+	c := classKey(r, dp, who)
+	addNearby(r, own, c, dp)
+	return &Plan{Own: own, Class: class.Get(r, c)}
 }
 
 // Equality of resources is equality of bytes; the older pointer stays.

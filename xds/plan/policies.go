@@ -185,6 +185,8 @@ type calls struct {
 	Health   healthChecks
 	Retries  retries
 	Logs     logBackends
+	Split    word[[]api.BackendRef] // where connections go; the zero word: to the port itself
+	Balance  balance
 }
 
 // callsTo is a query so that a policy for one service ends here for all others.
@@ -199,6 +201,8 @@ var callsTo = incr.NewQuery("calls", func(r *incr.Run, k callsKey) calls {
 		Health:   healthTo.at(r, k.Class, at...),
 		Retries:  retriesTo.at(r, k.Class, at...),
 		Logs:     logsTo.at(r, k.Class, at...),
+		Split:    tcpRoutesTo.at(r, k.Class, at...),
+		Balance:  balanceTo.at(r, k.Class, at...),
 	}
 }, func(a, b calls) bool { return a == b })
 
@@ -207,7 +211,7 @@ var callsTo = incr.NewQuery("calls", func(r *incr.Run, k callsKey) calls {
 var (
 	clientKeys = labelKeys("client-keys", timeoutSet.keys, breakerSet.keys, healthSet.keys, httpRouteSet.keys,
 		patchSet.keys,
-		retrySet.keys,
+		retrySet.keys, tcpRouteSet.keys, balanceSet.keys,
 		logSet.keys)
 	serverKeys = labelKeys("server-keys", timeoutSet.keys, breakerSet.keys, permissionSet.keys,
 		rateLimitSet.keys, faultSet.keys, tlsSet.keys,
