@@ -324,3 +324,34 @@ func TestCostOfPolicies(t *testing.T) {
 		}
 	})
 }
+
+// TestCostOfExternalServices: an external service that moves is the business of
+// egresses, whoever calls it; that there is one more is no business of callers.
+func TestCostOfExternalServices(t *testing.T) {
+	external := func(name, address string) string {
+		return fmt.Sprintf("type: MeshExternalService\nmesh: default\nname: %s\nspec:\n  match: {port: 80, protocol: http}\n  endpoints: [{address: %s, port: 80}]\n", name, address)
+	}
+	bubble(t, func(t *testing.T) {
+		r := costMesh()
+		r.put("east",
+			"type: Dataplane\nmesh: default\nname: egress\nlabels: {app: egress}\nnetworking:\n  address: 10.200.0.1\n  listeners: [{type: ZoneEgress, address: 10.200.0.1, port: 10002}]\n",
+			"type: Dataplane\nmesh: default\nname: caller\nlabels: {app: caller}\nnetworking:\n  address: 10.200.0.2\n  outbound: [{port: 10000, backendRef: {kind: MeshExternalService, labels: {kuma.io/display-name: one}, port: 80}}]\n")
+		r.put("global", external("one", "one.example.com"), external("two", "two.example.com"))
+		p := newPlane(t, r)
+		m := connected(p)
+		for _, name := range []string{"egress", "caller"} {
+			m.models = append(m.models, p.model(name).connect())
+		}
+		m.since()
+		p.put("global", external("one", "other.example.com"))
+		m.expect("an external service moves", cost{
+			Ran:  ran{"resolve": 1, "endpoints": 1, "externals": 1, "materials": 1, "egress-cluster": 1, "encode.egress-cluster": 1},
+			Sent: sent{"CDS +1": 1}, Proxies: 1,
+		})
+		p.put("global", external("three", "three.example.com"))
+		m.expect("one more", cost{
+			Ran:  ran{"externals": 1, "materials": 1, "proxy": 1, "egress-set": 1, "egress-cluster": 1, "encode.egress-cluster": 1, "timeouts-asked": 1, "egress-listener": 1, "encode.egress-listener": 1},
+			Sent: sent{"CDS +1": 1, "LDS +1": 1}, Proxies: 1,
+		})
+	})
+}

@@ -35,13 +35,12 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": w.pack(options),
 		}
 	}
-	if c.TLS != nil {
+	switch {
+	case c.TLS != nil && c.Outside != nil:
+		w.fail("only one of TLS to proxies and to servers outside may be set")
+	case c.TLS != nil:
 		out.TransportSocket = w.clientTLS(*c.TLS)
-	}
-	if c.Outside != nil {
-		if c.TLS != nil {
-			w.fail("TLS to the mesh and to the outside at once")
-		}
+	case c.Outside != nil:
 		out.TransportSocket = w.outsideTLS(*c.Outside)
 	}
 	if c.SourceAddress != "" {
@@ -60,9 +59,13 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 // named says whether an endpoint has a host name, which Envoy then resolves.
 func named(l ir.Locality) bool {
 	return slices.ContainsFunc(l.Endpoints, func(e ir.Endpoint) bool {
-		_, err := netip.ParseAddr(e.Address.Host)
-		return e.Address.Host != "" && err != nil
+		return e.Address.Host != "" && !isIP(e.Address.Host)
 	})
+}
+
+func isIP(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
 }
 
 // upstreamHTTP is nil for clusters that speak bytes.

@@ -1,7 +1,7 @@
 package envoy
 
 import (
-	"net/netip"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -59,6 +59,65 @@ func (w *work) clientTLS(t ir.ClientTLS) *corev3.TransportSocket {
 	return w.tlsSocket(&tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: t.SNI})
 }
 
+// outsideTLS is for servers that are no proxies. A name is looked for among the names of its own sort.
+func (w *work) outsideTLS(t ir.OutsideTLS) *corev3.TransportSocket {
+	common := &tlsv3.CommonTlsContext{TlsParams: w.tlsParams(t.Params)}
+	if t.Identity != "" {
+		common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{{Name: t.Identity, SdsConfig: ads()}}
+	}
+	given := 0
+	for _, set := range []bool{t.CA != "", t.CAPath != "", t.Unverified} {
+		if set {
+			given++
+		}
+	}
+	switch {
+	case given != 1:
+		// Without authorities Envoy would accept every certificate.
+		w.fail("TLS to the outside: it must be said by which authorities servers are verified, or that they are not")
+	case t.Unverified && len(t.Names) > 0:
+		w.fail("TLS to the outside: names of a certificate that is not verified")
+	case !t.Unverified:
+		servers := &tlsv3.CertificateValidationContext{TrustedCa: inlineString(t.CA)}
+		if t.CAPath != "" {
+			servers.TrustedCa = &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: t.CAPath}}
+		}
+		for _, name := range t.Names {
+			servers.MatchTypedSubjectAltNames = append(servers.MatchTypedSubjectAltNames, w.serverNames(name)...)
+		}
+		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: servers}
+	}
+	return w.tlsSocket(&tlsv3.UpstreamTlsContext{
+		CommonTlsContext: common, Sni: t.SNI, AutoHostSni: t.OwnNames, AllowRenegotiation: t.Renegotiate,
+	})
+}
+
+func (w *work) serverNames(n ir.NameMatch) (out []*tlsv3.SubjectAltNameMatcher) {
+	text := exactly(n.Value)
+	switch n.Match {
+	case ir.Exact:
+	case ir.Prefix:
+		text = startingWith(n.Value)
+	default:
+		w.fail("TLS to the outside: names are compared exactly or by prefix, not %q", n.Match)
+	}
+	add := func(sort tlsv3.SubjectAltNameMatcher_SanType) {
+		out = append(out, &tlsv3.SubjectAltNameMatcher{SanType: sort, Matcher: text})
+	}
+	switch {
+	case strings.Contains(n.Value, "://"):
+		add(tlsv3.SubjectAltNameMatcher_URI)
+	case n.Match == ir.Prefix: // of a name or of an address
+		add(tlsv3.SubjectAltNameMatcher_DNS)
+		add(tlsv3.SubjectAltNameMatcher_IP_ADDRESS)
+	case isIP(n.Value):
+		add(tlsv3.SubjectAltNameMatcher_IP_ADDRESS)
+	default:
+		add(tlsv3.SubjectAltNameMatcher_DNS)
+	}
+	return out
+}
+
 // tlsParams is nil where Envoy may choose. Without bounds Envoy speaks 1.2 and, as a server, 1.3: a bound beyond the other
 // one's default brings that along, since Envoy refuses a range that holds no version.
 func (w *work) tlsParams(p ir.TLSParams) *tlsv3.TlsParameters {
@@ -90,22 +149,6 @@ func (w *work) tlsVersion(v string) tlsv3.TlsParameters_TlsProtocol {
 	}
 	w.fail("TLS version %q", v)
 	return tlsv3.TlsParameters_TLS_AUTO
-}
-
-// outsideTLS checks the name against the certificate, and shows none.
-func (w *work) outsideTLS(t ir.OutsideTLS) *corev3.TransportSocket {
-	out := &tlsv3.UpstreamTlsContext{CommonTlsContext: new(tlsv3.CommonTlsContext)}
-	kind := tlsv3.SubjectAltNameMatcher_IP_ADDRESS
-	if _, err := netip.ParseAddr(t.ServerName); err != nil {
-		kind, out.Sni = tlsv3.SubjectAltNameMatcher_DNS, t.ServerName
-	}
-	if t.CA != "" {
-		out.CommonTlsContext.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
-			TrustedCa:                 &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: t.CA}},
-			MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{{SanType: kind, Matcher: exactly(t.ServerName)}},
-		}}
-	}
-	return w.tlsSocket(out)
 }
 
 // named lets identity and bundle come as resources of their own, so that rotation touches neither listener nor cluster.

@@ -11,7 +11,7 @@ type Cluster struct {
 	MaxStream      Duration   `json:"maxStream,omitzero"`     // HTTP only
 	MaxConnection  Duration   `json:"maxConnection,omitzero"` // HTTP only
 	TLS            *ClientTLS `json:"tls,omitempty"`
-	// Outside is TLS to who is not of the mesh; not together with TLS.
+	// Outside is in place of TLS, where the endpoints are no proxies.
 	Outside       *OutsideTLS  `json:"outside,omitempty"`
 	SourceAddress string       `json:"sourceAddress,omitempty"` // IP address that connections come from
 	HealthCheck   *HealthCheck `json:"healthCheck,omitempty"`
@@ -46,10 +46,24 @@ type ClientTLS struct {
 	Params TLSParams `json:"params,omitzero"`
 }
 
-// OutsideTLS is TLS to a host that proves itself by its name.
+// OutsideTLS is TLS towards servers outside of the mesh: they prove themselves by a name, and authorities of their own. Exactly
+// one of CA, CAPath and Unverified is set, so that nobody is believed because a setting is missing.
 type OutsideTLS struct {
-	ServerName string `json:"serverName"`
-	CA         string `json:"ca,omitempty"` // file of the authorities that are trusted, beside the proxy; "": whoever answers is
+	SNI         string      `json:"sni,omitempty"`        // sent to all endpoints; none: no server name is sent
+	OwnNames    bool        `json:"ownNames,omitempty"`   // each endpoint is sent its own host name in place of SNI
+	CA          string      `json:"ca,omitempty"`         // PEM; of the authorities that may have signed the server's certificate
+	CAPath      string      `json:"caPath,omitempty"`     // the same, as a file where the proxy runs
+	Unverified  bool        `json:"unverified,omitempty"` // whoever answers is taken for the server
+	Names       []NameMatch `json:"names,omitempty"`      // of which the certificate must carry one; none: any will do
+	Identity    string      `json:"identity,omitempty"`   // name of the [Secret] to show; none: no certificate is shown
+	Params      TLSParams   `json:"params,omitzero"`
+	Renegotiate bool        `json:"renegotiate,omitempty"` // the server may
+}
+
+// NameMatch compares a name in a certificate: a DNS name or an IP address, or, with "://" in it, a URI.
+type NameMatch struct {
+	Match Match  `json:"match"` // Exact or Prefix
+	Value string `json:"value"`
 }
 
 // Endpoints are the members of a cluster, by locality.

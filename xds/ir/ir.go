@@ -53,7 +53,7 @@ type Patch struct {
 
 // Address is where something listens: a host and a port, or a Unix socket if Pipe is set.
 type Address struct {
-	Host string `json:"host,omitempty"` // IP address
+	Host string `json:"host,omitempty"` // IP address; in the endpoints of a static cluster also a host name, which the proxy resolves
 	Port uint32 `json:"port,omitempty"`
 	Pipe string `json:"pipe,omitempty"` // path of a Unix socket; Host and Port are then empty
 }

@@ -66,6 +66,9 @@ func settingsOf(r *incr.Run, k clusterKey) clusterSettings {
 	s := clusterSettings{Port: k.To.Port, Identity: k.Identity, Protocol: ir.HTTP2, Connect: t.Connect, Breaker: said.Breaker, Health: said.Health.of(k.To.Protocol),
 		Balancer: said.Balance.Balancer, Weighted: len(said.Balance.Locality.value().Near) > 0,
 	}
+	if isExternal(k.To.Port) {
+		s.Protocol = outsideProtocol(k.To.Protocol)
+	}
 	s.Patches = patchWord(clusterPatches(r, k.Class, ir.OriginOutbound, k.To.Port.Name()))
 	if k.Identity != "" {
 		s.TLS = tlsTo.Get(r, k.Class)
@@ -182,6 +185,8 @@ var endpoints = incr.NewQuery("endpoints", func(r *incr.Run, k endpointsKey) ir.
 				add(l)
 			}
 		}
+	case "MeshExternalService":
+		add(ir.Locality{Endpoints: exitEndpoints(r, k.Port.Service())})
 	case "MeshMultiZoneService":
 		var local []ir.Endpoint
 		zones := map[string]ir.Locality{}

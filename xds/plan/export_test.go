@@ -40,11 +40,21 @@ var Explain = incr.NewQuery("explain", func(r *incr.Run, id api.ID) *Explained {
 		system = append(system, inboundNeeds.Get(r, k)...)
 	}
 	for i, l := range dp.Spec.Networking.Listeners {
+		if l.Type == "ZoneEgress" {
+			out.Listeners[zoneListenerName(l)] = egressListener.Get(r, listenerKey{id, i})
+			out.Why[zoneListenerName(l)] = whyInbound(r, dp, l.Section())
+			continue
+		}
 		out.Listeners[zoneListenerName(l)] = ingressListener.Get(r, listenerKey{id, i})
 		out.Why[zoneListenerName(l)] = whyLogs(r, sectionOf(r, dp, l.Section()))
 		system = append(system, ingressNeeds.Get(r, listenerKey{id, i})...)
 		for _, x := range exposures.Get(r, id.Mesh) {
 			out.Endpoints[x.Port.Name()] = endpoints.Get(r, endpointsKey{x.Port, View{Ingress: true}})
+		}
+	}
+	if k, ok := egressOf(r, dp); ok && identity.Get(r, id).SPIFFE != "" {
+		for _, x := range externals.Get(r, id.Mesh) {
+			out.Clusters[x.Port.Name()] = egressCluster.Get(r, egressClusterKey{k, x})
 		}
 	}
 	c := newClient(r, classKey(r, dp, identity.Get(r, id)))

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"reflect"
 	"slices"
-	"strconv"
 
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/db"
@@ -92,10 +91,7 @@ var ingressListener = incr.NewQuery("ingress-listener", func(r *incr.Run, k list
 		return nil
 	}
 	d := dp.Spec.Networking.Listeners[k.Index]
-	l := &ir.Listener{
-		Name: zoneListenerName(d), Origin: ir.OriginIngress, Direction: ir.Inbound,
-		Address: ir.Address{Host: firstAddress(r, d.Address), Port: d.Port}, ReusePort: reusePort(r, k.Proxy),
-	}
+	l := zoneListener(r, dp, d, ir.OriginIngress)
 	section := sectionOf(r, dp, d.Section())
 	limits := rateLimitsIn.Get(r, section)
 	for _, x := range exposures.Get(r, k.Proxy.Mesh) {
@@ -112,9 +108,18 @@ var ingressListener = incr.NewQuery("ingress-listener", func(r *incr.Run, k list
 	if len(l.Chains) == 0 {
 		return nil
 	}
-	l.Patches = listenerPatches(r, ownClass(r, dp), l.Origin, l.Name, nil)
 	return l
 }, func(a, b *ir.Listener) bool { return reflect.DeepEqual(a, b) })
+
+// zoneListener is a listener of a zone proxy before it has chains.
+func zoneListener(r *incr.Run, dp *api.Object[api.Dataplane], d api.ZoneListener, origin ir.Origin) *ir.Listener {
+	name := zoneListenerName(d)
+	return &ir.Listener{
+		Name: name, Origin: origin, Direction: ir.Inbound,
+		Address:   ir.Address{Host: firstAddress(r, d.Address), Port: d.Port},
+		ReusePort: reusePort(r, dp.ID), Patches: listenerPatches(r, ownClass(r, dp), origin, name, nil),
+	}
+}
 
 const (
 	ingressPrefix = "self_zoneingress_dp_"
@@ -137,7 +142,7 @@ func zoneListenerName(l api.ZoneListener) string {
 	if l.Type == "ZoneEgress" {
 		kind = egressPrefix
 	}
-	return kind + cmp.Or(l.Name, strconv.Itoa(int(l.Port)))
+	return kind + l.Section()
 }
 
 func reusePort(r db.Reader, proxy api.ID) ir.Switch {
@@ -151,13 +156,7 @@ func addIngress(r *incr.Run, own *Set, dp *api.Object[api.Dataplane]) {
 		if l.Type != "ZoneIngress" {
 			continue
 		}
-		set := ingressSet.Get(r, ownClass(r, dp))
-		for name, ref := range set.Clusters {
-			own.Clusters[name] = ref
-		}
-		for name, ref := range set.Endpoints {
-			own.Endpoints[name] = ref
-		}
+		own.include(ingressSet.Get(r, ownClass(r, dp)))
 		own.Listeners[zoneListenerName(l)] = ingressListenerBytes.Ref(listenerKey{dp.ID, i})
 		if recordsWanted.Get(r, dp.Mesh) {
 			ingressNeeds.Get(r, listenerKey{dp.ID, i}).enter(r, ownClass(r, dp), own)

@@ -190,7 +190,7 @@ func (c *client) listener(k outboundKey) {
 }
 
 func (c *client) cluster(to target) {
-	if c.class.Identity != "" && !callable.Get(c.r, to.Port) {
+	if c.class.Identity != "" && !callable.Get(c.r, to.Port) || c.class.Identity == "" && isExternal(to.Port) {
 		return // its calls fail, closed
 	}
 	c.clusters[to.Port.Name()] = clusterKey{c.class.Policy, c.class.Identity, to}

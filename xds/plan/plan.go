@@ -36,8 +36,12 @@
 // replace the earlier. Whether a local service is called over mTLS follows from
 // what its proxies do now, not from what they once did. Requests that are routed to a
 // port that speaks tcp arrive there in the version of HTTP in which they were sent:
-// upstream sends HTTP/2, which few applications behind such a port expect. A
-// proxy without a readiness port, or with an administration
+// upstream sends HTTP/2, which few applications behind such a port expect. Services
+// outside of the mesh are called with what MeshTLS says, as far as the egress: it is a
+// proxy like others. Who cannot prove who it is has no way there, and a server that is
+// to be verified is never called without authorities to verify it by. Where its
+// endpoints have several names each is asked for by its own, and their priorities are
+// counted without gaps. A proxy without a readiness port, or with an administration
 // that is not on loopback, is served all but the admin listener. A limit of requests
 // belongs to the inbound and not to routes: callers whom other policies tell apart
 // share it, and so do the callers of one rule. Limits stand before injected faults, so
@@ -131,7 +135,7 @@ func ownOrigin(dp *api.Object[api.Dataplane], name string) (ir.Origin, map[strin
 	switch {
 	case strings.HasPrefix(name, inboundPrefix):
 		return ir.OriginInbound, inboundTags(dp, name)
-	case strings.HasPrefix(name, egressPrefix):
+	case strings.HasPrefix(name, egressPrefix), strings.HasPrefix(name, "kri_"+api.MeshExternalServices.Short+"_"):
 		return ir.OriginEgress, nil
 	case name == adminName || name == readinessName:
 		return ir.OriginAdmin, nil
@@ -141,6 +145,13 @@ func ownOrigin(dp *api.Object[api.Dataplane], name string) (ir.Origin, map[strin
 
 func newSet() *Set {
 	return &Set{Clusters: Names{}, Endpoints: Names{}, Secrets: Names{}, Listeners: Names{}, Routes: Names{}}
+}
+
+// include adds the names of another set.
+func (s *Set) include(other *Set) {
+	for _, t := range wire.Types() {
+		maps.Copy(s.Of(t), other.Of(t))
+	}
 }
 
 func equalSets(a, b *Set) bool {
@@ -166,6 +177,7 @@ func proxyPlan(r *incr.Run, id api.ID) *Plan {
 	}
 	addInbounds(r, own, dp)
 	addIngress(r, own, dp)
+	addEgress(r, own, dp, who)
 	addAdmin(r, own, dp)
 	structure.Get(r, ownClass(r, dp)).restructure(own, false, func(_ wire.Type, name string) (ir.Origin, map[string]string) {
 		return ownOrigin(dp, name)

@@ -202,6 +202,7 @@ func (w *world) fill(text string) string {
 	for name, value := range w.files {
 		quoted, _ := json.Marshal(value)
 		text = strings.ReplaceAll(text, name, string(quoted))
+		text = strings.ReplaceAll(text, strings.TrimSuffix(name, "}")+".base64}", base64.StdEncoding.EncodeToString([]byte(value)))
 	}
 	return text
 }

@@ -90,8 +90,9 @@ var resolve = incr.NewQuery("resolve", func(r *incr.Run, b Backend) target {
 	if found == nil {
 		return target{}
 	}
+	first := b.First || b.Kind == api.MeshExternalServices.Name // which has one port
 	for p := range servicePorts(found) {
-		if p.is(b.Section) || b.Section == "" && uint32(p.Number) == b.Port || b.First && b.Section == "" && b.Port == 0 {
+		if p.is(b.Section) || b.Section == "" && uint32(p.Number) == b.Port || first && b.Section == "" && b.Port == 0 {
 			return target{Port: PortOf(found.Head().ID, p.Section), Protocol: p.Protocol}
 		}
 	}
@@ -133,6 +134,8 @@ func servicePorts(row api.Row) iter.Seq[servicePort] {
 					return
 				}
 			}
+		case *api.MeshExternalService:
+			yield(servicePort{spec.Section(), "", spec.Match.Port, protocolOf(spec.Match.Protocol)})
 		case *api.MeshMultiZoneService:
 			for _, p := range spec.Ports {
 				if !yield(servicePort{p.Section(), p.Name, p.Port, protocolOf(p.AppProtocol)}) {
@@ -296,6 +299,8 @@ var servers = incr.NewQuery("servers", func(r *incr.Run, id api.ID) peers {
 	switch id.Kind {
 	case "MeshService":
 		return serversOf.Get(r, id)
+	case "MeshExternalService":
+		return peers{IDs: exits.Get(r, id.Mesh).IDs, TLS: true}
 	case "MeshMultiZoneService":
 		all := peers{TLS: true}
 		for svc := range api.Behind(r, id) {

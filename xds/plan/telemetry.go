@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"net"
+	"net/netip"
 	"net/url"
 	"path"
 	"slices"
@@ -173,7 +174,13 @@ func (w ways) send(to collector, prefix, signal string, origin ir.Origin) (ir.Co
 		scheme := "http"
 		if c.Protocol = ir.HTTP1; to.Port == 443 {
 			scheme = "https"
-			c.Outside = &ir.OutsideTLS{ServerName: host, CA: w.CA}
+			c.Outside = &ir.OutsideTLS{CAPath: w.CA, Unverified: w.CA == ""}
+			if w.CA != "" {
+				c.Outside.Names = []ir.NameMatch{{Match: ir.Exact, Value: host}}
+			}
+			if _, err := netip.ParseAddr(host); err != nil {
+				c.Outside.SNI = host
+			}
 		}
 		out.URL = (&url.URL{Scheme: scheme, Host: at, Path: path.Join("/", to.Path, "v1", signal)}).String()
 	}

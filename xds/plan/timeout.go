@@ -1,9 +1,11 @@
 package plan
 
 import (
+	"reflect"
 	"time"
 
 	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/incr"
 	"github.com/atoll-mesh/atoll/api/policy"
 	"github.com/atoll-mesh/atoll/xds/ir"
 )
@@ -56,16 +58,53 @@ var timeoutsIn = newInPolicy("timeouts-in", timeoutSet, inboundTimeoutRules, fun
 	if len(rules) == 0 {
 		return inboundTimeouts{All: defaultTimeouts, Listener: ir.Span(0)}
 	}
-	out := inboundTimeouts{All: generatorTimeouts, Listener: generatorTimeouts.Idle}
+	return inboundTimeouts{All: generatorTimeouts, Listener: generatorTimeouts.Idle}.with(rules)
+})
+
+// with is what rules say where t holds when there is none for all callers.
+func (t inboundTimeouts) with(rules []policy.InboundRule[api.MeshTimeoutConf]) inboundTimeouts {
 	if all, ok := policy.CatchAll(rules); ok {
-		out.All, out.Listener = timeoutsOf(all.Conf).Or(defaultTimeouts), ir.Span(0)
+		t.All, t.Listener = timeoutsOf(all.Conf).Or(defaultTimeouts), ir.Span(0)
 	}
 	for _, peer := range distinctPeers(rules) {
-		t := timeoutsOf(ruleFor(rules, peer).Conf).Or(out.All)
-		out.Peers = append(out.Peers, ir.PeerTimeout{Peer: peer, Timeout: t.Request, IdleTimeout: t.StreamIdle})
+		said := timeoutsOf(ruleFor(rules, peer).Conf).Or(t.All)
+		t.Peers = append(t.Peers, ir.PeerTimeout{Peer: peer, Timeout: said.Request, IdleTimeout: said.StreamIdle})
 	}
-	return out
-})
+	return t
+}
+
+// askedKey is calls of a section that ask for a server name.
+type askedKey struct {
+	Section sectionKey
+	SNI     string
+}
+
+// timeoutsAsked is what timeout policies say about the calls of one server name,
+// where a chain of its own takes them: there rules with a server name hold for the
+// connection and the cluster, too.
+var timeoutsAsked = incr.NewQuery("timeouts-asked", func(r *incr.Run, k askedKey) inboundTimeouts {
+	rules := policy.InboundRules(timeoutSet.selected(r, k.Section.Class), k.Section.Section, inboundTimeoutRules)
+	return inboundTimeouts{
+		All:      ir.Timeouts{Connect: systemConnect, StreamIdle: generatorTimeouts.StreamIdle},
+		Listener: ir.Span(0), // the callers are proxies, which end their connections
+	}.with(askingFor(rules, k.SNI))
+}, func(a, b inboundTimeouts) bool { return reflect.DeepEqual(a, b) })
+
+// askingFor is the rules that hold for callers who ask for a server name, without
+// that condition: those that had it win over those that had not.
+func askingFor[C any](rules []policy.InboundRule[C], sni string) []policy.InboundRule[C] {
+	var all, named []policy.InboundRule[C]
+	for _, rule := range rules {
+		switch {
+		case rule.Match.SNI == nil:
+			all = append(all, rule)
+		case rule.Match.SNI.Value == sni:
+			rule.Match.SNI = nil
+			named = append(named, rule)
+		}
+	}
+	return append(all, named...)
+}
 
 func inboundTimeoutRules(s *api.MeshTimeout) []policy.Inbound[api.MeshTimeoutConf] {
 	return convert(s.Rules, func(rule api.MeshTimeoutRule) policy.Inbound[api.MeshTimeoutConf] {
