@@ -45,6 +45,27 @@ type Connection struct {
 	// HostIP is the address of the node, SystemCA the file of the authorities that
 	// are trusted there; empty: unknown.
 	HostIP, SystemCA string
+	// Redirection is what it says of its host; nil: its Dataplane says it.
+	Redirection *Redirection
+	// BindOutbounds: its listeners have sockets at the virtual addresses of services.
+	BindOutbounds bool
+	// StrictInbounds: it means to let nobody in but at its inbounds.
+	StrictInbounds bool
+	// NoIPv6: its host has no such addresses.
+	NoIPv6 bool
+	// DNSPort is where the program next to Envoy answers; 0: it does not.
+	DNSPort uint32
+}
+
+// Redirection is which connections of a host go to the proxy on it.
+type Redirection struct {
+	// Inbound and Outbound are ports of the proxy; 0: these connections are left
+	// alone.
+	Inbound, Outbound uint32
+	// IPv4Only: those over IPv6 are left alone.
+	IPv4Only bool
+	// DNS: names are looked up at the program next to Envoy.
+	DNS bool
 }
 
 // Connections holds the proxies that are connected to any instance.

@@ -80,6 +80,16 @@ func VIPs(r db.Reader, service ID) []string {
 	return nil
 }
 
+// IsVIP reports whether the address is among the [VIPs] of some service.
+func IsVIP(r db.Reader, address string) bool {
+	ip, err := netip.ParseAddr(address)
+	if err != nil {
+		return false
+	}
+	_, ok := VirtualIPs.Get(r, VirtualIPID(ip))
+	return ok
+}
+
 // Exhaustion says that services of a kind lack addresses because all are taken.
 type Exhaustion struct {
 	// Kind of the services, CIDR the range that is full.

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -271,6 +272,8 @@ func (z *zone) connect(h *xds.Hello, id api.ID, meta map[string]*structpb.Value)
 	}
 	c.WorkDir, c.SystemCA = meta["workdir"].GetStringValue(), meta["systemCaPath"].GetStringValue()
 	c.HostIP = meta["dynamicMetadata"].GetStructValue().GetFields()["HOST_IP"].GetStringValue()
+	c.DNSPort = portOf(meta["dataplane.dns.port"])
+	c.NoIPv6 = meta["ipv6Enabled"] != nil && !meta["ipv6Enabled"].GetBoolValue()
 	for _, f := range meta["features"].GetListValue().GetValues() {
 		switch f.GetStringValue() {
 		case "feature-reuse-port":
@@ -281,6 +284,12 @@ func (z *zone) connect(h *xds.Hello, id api.ID, meta map[string]*structpb.Value)
 			c.OTLP = true
 		case bootstrap.FeatureInWorkDir:
 			c.InWorkDir = true
+		case "feature-bind-outbounds":
+			c.BindOutbounds = true
+		case "feature-strict-inbound-ports":
+			c.StrictInbounds = true
+		case "feature-transparent-proxy-in-dataplane-metadata":
+			c.Redirection = redirection(meta["transparentProxy"].GetStructValue())
 		}
 	}
 	z.leaving.Lock()
@@ -302,6 +311,23 @@ func (z *zone) connect(h *xds.Hello, id api.ID, meta map[string]*structpb.Value)
 		z.report(xds.Status{Proxy: id, Stream: h.Stream, Connected: c.Since, Node: h.Node})
 	}
 	return err
+}
+
+// redirection reads what a proxy says of its host, in the form in which the host is
+// configured.
+func redirection(said *structpb.Struct) *api.Redirection {
+	redirect := said.GetFields()["redirect"].GetStructValue()
+	port := func(of string) uint32 {
+		one := redirect.GetFields()[of].GetStructValue().GetFields()
+		if !one["enabled"].GetBoolValue() {
+			return 0
+		}
+		return portOf(one["port"])
+	}
+	return &api.Redirection{
+		Inbound: port("inbound"), Outbound: port("outbound"), DNS: port("dns") != 0,
+		IPv4Only: strings.EqualFold(said.GetFields()["ipFamilyMode"].GetStringValue(), "ipv4"),
+	}
 }
 
 // portOf reads a port that the metadata has as text or as number.

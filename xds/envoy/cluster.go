@@ -19,7 +19,10 @@ import (
 func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 	w := new(work)
 	out := &clusterv3.Cluster{Name: c.Name, ConnectTimeout: span(c.ConnectTimeout)}
-	if len(c.Static) > 0 {
+	if c.AsAddressed {
+		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST}
+		out.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
+	} else if len(c.Static) > 0 {
 		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 		if slices.ContainsFunc(c.Static, named) {
 			out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}

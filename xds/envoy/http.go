@@ -75,7 +75,7 @@ func (w *work) ranges(cidrs []string) []*corev3.CidrRange {
 	for _, text := range cidrs {
 		prefix, err := netip.ParsePrefix(text)
 		if err != nil {
-			w.fail("internal addresses: %w", err)
+			w.fail("address range: %w", err)
 			continue
 		}
 		out = append(out, &corev3.CidrRange{

@@ -7,7 +7,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -54,12 +53,10 @@ func Listener(l ir.Listener) (*listenerv3.Listener, error) {
 	if len(l.Tags) > 0 {
 		out.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{tagsKey: textStruct(l.Tags)}}
 	}
-	if slices.ContainsFunc(l.Chains, looksIntoTLS) {
-		out.ListenerFilters = []*listenerv3.ListenerFilter{{
-			Name:       "envoy.filters.listener.tls_inspector",
-			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: w.pack(&tlsinspectorv3.TlsInspector{})},
-		}}
+	if l.Transparent {
+		out.UseOriginalDst = wrapperspb.Bool(true)
 	}
+	out.ListenerFilters = w.inspectors(l)
 	if slices.ContainsFunc(l.Chains, func(c ir.Chain) bool { return c.Match.Transport == "raw_buffer" }) {
 		// A client that waits for the server to speak first would else be closed after 15 s.
 		out.ListenerFiltersTimeout = durationpb.New(silence)
@@ -70,6 +67,9 @@ func Listener(l ir.Listener) (*listenerv3.Listener, error) {
 	}
 	for _, c := range l.Chains {
 		out.FilterChains = append(out.FilterChains, w.chain(l, c))
+	}
+	if l.Ordered {
+		out.FilterChainMatcher = w.firstMatch(l.Chains)
 	}
 	return finish(w, l.Name, l.Patches, out)
 }
@@ -107,7 +107,10 @@ func looksIntoTLS(c ir.Chain) bool {
 // chain orders the network filters: what the connection is, whether it may, what it gets.
 func (w *work) chain(l ir.Listener, c ir.Chain) *listenerv3.FilterChain {
 	out := &listenerv3.FilterChain{Name: c.Name}
-	if !c.Match.IsZero() {
+	if !c.Match.IsZero() && !l.Ordered {
+		if len(c.Match.Ranges) > 0 {
+			w.fail("chain %q: address ranges in a listener that is not ordered", c.Name)
+		}
 		out.FilterChainMatch = &listenerv3.FilterChainMatch{
 			TransportProtocol:    c.Match.Transport,
 			ServerNames:          c.Match.SNI,

@@ -2,9 +2,11 @@ package ir
 
 // Cluster is a group of equal endpoints and how to talk to them.
 type Cluster struct {
-	Name           string     `json:"name"`
-	Origin         Origin     `json:"origin,omitempty"`
-	Static         []Locality `json:"static,omitempty"` // the endpoints, which may have host names; none: they come as [Endpoints] under the cluster's name
+	Name   string     `json:"name"`
+	Origin Origin     `json:"origin,omitempty"`
+	Static []Locality `json:"static,omitempty"` // the endpoints, which may have host names; none: they come as [Endpoints] under the cluster's name
+	// AsAddressed: the sole endpoint of a connection is the address that the client made it to; instead of endpoints.
+	AsAddressed    bool       `json:"asAddressed,omitempty"`
 	ConnectTimeout Duration   `json:"connectTimeout,omitzero"`
 	Protocol       Protocol   `json:"protocol,omitempty"`
 	IdleTimeout    Duration   `json:"idleTimeout,omitzero"`   // of a connection without requests; HTTP only

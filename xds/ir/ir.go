@@ -38,6 +38,10 @@ const (
 	OriginEgress   Origin = "egress"
 	OriginPatch    Origin = "mesh-proxy-patch" // what a patch added
 	OriginLog      Origin = "meshaccesslog"
+	// OriginTransparent is what takes the connections that a host redirects, OriginPassthrough what lets those out that a
+	// policy names.
+	OriginTransparent Origin = "transparent"
+	OriginPassthrough Origin = "meshpassthrough"
 )
 
 // Patch is a change that a user wants on a finished resource, in Envoy's own words. It makes the resource a variant of its

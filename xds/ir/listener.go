@@ -12,15 +12,23 @@ const (
 // Listener is one address on which the proxy accepts connections. Each connection takes the chain whose match is the most
 // specific one; a connection that no chain matches is closed.
 type Listener struct {
-	Name      string            `json:"name"`
-	Origin    Origin            `json:"origin,omitempty"`
-	Address   Address           `json:"address"`
-	Direction Direction         `json:"direction,omitempty"`
-	Unbound   bool              `json:"unbound,omitempty"`   // no socket of its own: connections are handed over by a transparent listener
-	ReusePort Switch            `json:"reusePort,omitempty"` // a socket per worker
-	Tags      map[string]string `json:"tags,omitempty"`      // what patches select listeners by
-	Chains    []Chain           `json:"chains"`
-	Patches   []Patch           `json:"patches,omitempty"`
+	Name      string    `json:"name"`
+	Origin    Origin    `json:"origin,omitempty"`
+	Address   Address   `json:"address"`
+	Direction Direction `json:"direction,omitempty"`
+	Unbound   bool      `json:"unbound,omitempty"` // no socket of its own: connections are handed over by a transparent listener
+	// Transparent: connections come from a redirecting host. Each is handed to the listener of the address that it was made
+	// to; it is served here if there is none.
+	Transparent bool `json:"transparent,omitempty"`
+	// Ordered: a connection takes the first chain that matches, not the most specific one.
+	Ordered bool `json:"ordered,omitempty"`
+	// ServerFirst are destination ports on which the server speaks first: there is nothing of the client to be looked at, so
+	// that chains cannot tell protocols apart there, and all is "raw_buffer".
+	ServerFirst []uint32          `json:"serverFirst,omitempty"`
+	ReusePort   Switch            `json:"reusePort,omitempty"` // a socket per worker
+	Tags        map[string]string `json:"tags,omitempty"`      // what patches select listeners by
+	Chains      []Chain           `json:"chains"`
+	Patches     []Patch           `json:"patches,omitempty"`
 }
 
 // Chain is what happens to the connections that match it: prove who you are, be let in, be served. Exactly one of HTTP and
@@ -39,15 +47,19 @@ type Chain struct {
 // ChainMatch selects connections by their first bytes and their destination. The zero value selects all.
 type ChainMatch struct {
 	Transport string   `json:"transport,omitempty"` // "tls", "raw_buffer" or "" for both
-	SNI       []string `json:"sni,omitempty"`       // any of these server names; sorted
-	ALPN      []string `json:"alpn,omitempty"`      // any of these application protocols
+	SNI       []string `json:"sni,omitempty"`       // any of these server names, "*.example.com" too; sorted
+	ALPN      []string `json:"alpn,omitempty"`      // any of these application protocols; with "raw_buffer": versions of HTTP, see [PlainHTTP]
 	Port      uint32   `json:"port,omitempty"`      // original destination port
+	Ranges    []string `json:"ranges,omitempty"`    // original destination in any of these, "10.0.0.0/8"; only in ordered listeners
 }
 
 // IsZero reports whether m selects every connection.
 func (m ChainMatch) IsZero() bool {
-	return m.Transport == "" && len(m.SNI) == 0 && len(m.ALPN) == 0 && m.Port == 0
+	return m.Transport == "" && len(m.SNI) == 0 && len(m.ALPN) == 0 && m.Port == 0 && len(m.Ranges) == 0
 }
+
+// PlainHTTP is the application protocols of a client that speaks HTTP without TLS.
+func PlainHTTP() []string { return []string{"http/1.0", "http/1.1", "h2c"} }
 
 // ServerTLS is how a chain proves who it is and what it asks of the peer, who must always show a certificate. The material
 // is named (Identity and Bundle) or given (Inline).

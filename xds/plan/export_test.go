@@ -10,6 +10,7 @@ import (
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/incr"
 	"github.com/atoll-mesh/atoll/api/policy"
+	"github.com/atoll-mesh/atoll/xds/ir"
 )
 
 // Explained is what a proxy gets, in the words of the IR, by name; and for each
@@ -57,7 +58,9 @@ var Explain = incr.NewQuery("explain", func(r *incr.Run, id api.ID) *Explained {
 			out.Clusters[x.Port.Name()] = egressCluster.Get(r, egressClusterKey{k, x})
 		}
 	}
-	c := newClient(r, classKey(r, dp, identity.Get(r, id)))
+	who, x := identity.Get(r, id), redirectionOf(r, dp)
+	explainTransparent(r, out, dp, x, who)
+	c := newClient(r, classKey(r, dp, x, who))
 	for name, k := range c.listeners {
 		out.Listeners[name] = outboundListener.Get(r, k)
 		out.Why[name] = whyOutbound(r, k.Port, c.class.Policy)
@@ -76,6 +79,46 @@ var Explain = incr.NewQuery("explain", func(r *incr.Run, id api.ID) *Explained {
 	maps.DeleteFunc(out.Why, func(_ string, why map[string]any) bool { return len(why) == 0 })
 	return out
 }, nil)
+
+// explainTransparent reads what a plan names of it.
+func explainTransparent(r *incr.Run, out *Explained, dp *api.Object[api.Dataplane], x redirection, w who) {
+	s := newSet()
+	k := classKey(r, dp, x, w)
+	addTransparent(r, s, dp, x, w)
+	newClient(r, k).addThrough(s)
+	own := ownClass(r, dp)
+	for name := range s.Clusters {
+		c := throughCluster.Get(r, throughClusterKey{Class: own, Name: name})
+		if c == nil || c.SourceAddress == "" && c.Static == nil {
+			c = throughCluster.Get(r, throughClusterKey{Class: k.Policy, Name: name})
+		}
+		for _, one := range passthroughClusters.Get(r, k.Policy) {
+			if one.Name == name {
+				c = throughCluster.Get(r, throughClusterKey{k.Policy, name, one.Protocol})
+			}
+		}
+		if c != nil {
+			out.Clusters[name] = c
+		}
+	}
+	x.families(func(v6 bool) {
+		if _, ok := s.Listeners[throughName(ir.Inbound, v6)]; ok {
+			out.Listeners[throughName(ir.Inbound, v6)] = throughIn.Get(r, throughKey{own, x.Inbound, v6, strictInbounds(r, dp, w)})
+		}
+		if _, ok := s.Listeners[throughName(ir.Outbound, v6)]; ok {
+			out.Listeners[throughName(ir.Outbound, v6)] = throughOut.Get(r, throughKey{Class: k.Policy, Port: x.Outbound, IPv6: v6})
+			out.Why[throughName(ir.Outbound, v6)] = whyPassthrough(r, k.Policy)
+		}
+	})
+}
+
+func whyPassthrough(r *incr.Run, c policy.Class) map[string]any {
+	rule, ok := policy.Single(passthroughSet.selected(r, c), passthroughConf)
+	if !ok {
+		return nil
+	}
+	return map[string]any{"MeshPassthrough": fields(rule.Explain())}
+}
 
 func whyInbound(r *incr.Run, dp *api.Object[api.Dataplane], section string) map[string]any {
 	why := map[string]any{}

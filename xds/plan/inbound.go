@@ -118,6 +118,7 @@ var inbound = incr.NewQuery("inbound", func(r *incr.Run, k listenerKey) *ir.List
 		Name: name, Origin: ir.OriginInbound, Direction: ir.Inbound, Tags: tags,
 		Address:   ir.Address{Host: firstAddress(r, cmp.Or(in.Address, dp.Spec.Networking.Address)), Port: in.Port},
 		ReusePort: reusePort(r, dp.ID), Chains: chains,
+		Unbound: redirectionOf(r, dp).on(),
 		Patches: listenerPatches(r, ownClass(r, dp), ir.OriginInbound, name, tags),
 	}
 }, func(a, b *ir.Listener) bool { return reflect.DeepEqual(a, b) })
@@ -156,10 +157,11 @@ var inboundCluster = incr.NewQuery("inbound-cluster", func(r *incr.Run, k listen
 	c := &ir.Cluster{
 		Name: inboundName(in), Origin: ir.OriginInbound, ConnectTimeout: all.Connect, Breaker: breakersIn.Get(r, section), TrackRemaining: true,
 		Static: []ir.Locality{{Endpoints: []ir.Endpoint{{Address: ir.Address{
-			Host: firstAddress(r, cmp.Or(in.ServiceAddress, in.Address, dp.Spec.Networking.Address)),
+			Host: applicationOf(r, dp, in),
 			Port: cmp.Or(in.ServicePort, in.Port),
 		}}}}},
 	}
+	c.SourceAddress = redirectionOf(r, dp).passSource(applicationOf(r, dp, in))
 	c.Patches = clusterPatches(r, ownClass(r, dp), c.Origin, c.Name)
 	switch protocolOf(in.Protocol) {
 	case "http":

@@ -54,8 +54,8 @@ var LayoutOf = incr.NewQuery("layout", func(r *incr.Run, id api.ID) *Layout {
 	for _, l := range dp.Spec.Networking.Listeners {
 		out.Listeners = append(out.Listeners, Listening{Section: l.Section(), Name: zoneListenerName(l), Type: l.Type, Port: l.Port})
 	}
-	for name, k := range newClient(r, classKey(r, dp, who)).listeners {
-		out.Outbounds = append(out.Outbounds, Calling{To: k.Port, Name: name, Address: k.Address, Protocol: k.Protocol})
+	for name, k := range newClient(r, classKey(r, dp, redirectionOf(r, dp), who)).listeners {
+		out.Outbounds = append(out.Outbounds, Calling{To: k.Port, Name: name, Address: k.address(r), Protocol: k.Protocol})
 	}
 	slices.SortFunc(out.Outbounds, func(a, b Calling) int { return cmp.Compare(a.Name, b.Name) })
 	return out

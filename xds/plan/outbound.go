@@ -21,18 +21,27 @@ import (
 // policies can see of them, what they call, and the name of their certificate.
 type Class struct {
 	Policy    policy.Class
-	Outbounds unique.Handle[string] // the Dataplane's, encoded
+	Outbounds unique.Handle[string] // the Dataplane's, encoded; none with Virtual
 	Identity  string
 	Ways      unique.Handle[ways]
+	// Virtual is the services that are called by their virtual addresses.
+	Virtual virtual
+	// Redirected is what the host redirects of what goes out, where that needs
+	// listeners of the proxy.
+	Redirected redirection
 }
 
-func classKey(r *incr.Run, dp *api.Object[api.Dataplane], w who) Class {
-	return Class{
-		Policy:    policy.Of(dp, clientKeys.Get(r, dp.Mesh), nil).Class(),
-		Outbounds: unique.Make(encodeOutbounds(dp.Spec.Networking.Outbound)),
-		Identity:  w.Secret,
-		Ways:      unique.Make(waysOf(r, dp)),
+func classKey(r *incr.Run, dp *api.Object[api.Dataplane], x redirection, w who) Class {
+	k := Class{Policy: policy.Of(dp, clientKeys.Get(r, dp.Mesh), nil).Class(), Identity: w.Secret, Ways: unique.Make(waysOf(r, dp))}
+	if !x.on() && !x.Bound {
+		k.Outbounds = unique.Make(encodeOutbounds(dp.Spec.Networking.Outbound))
+		return k
 	}
+	k.Outbounds, k.Virtual = unique.Make(""), virtualOf(r, dp, x)
+	if !x.Bound {
+		k.Redirected = redirection{Outbound: x.Outbound, IPv6: x.IPv6}
+	}
+	return k
 }
 
 // outbound is an outbound of a Dataplane in a form that is equal where the
@@ -86,7 +95,11 @@ func decodeOutbounds(rest string) (list []outbound) {
 var class = incr.NewQuery("class", func(r *incr.Run, k Class) *Set {
 	c := newClient(r, k)
 	s := c.set()
+	c.addThrough(s)
 	structure.Get(r, k.Policy).restructure(s, true, func(_ wire.Type, name string) (ir.Origin, map[string]string) {
+		if origin, ok := transparentOrigin(name); ok {
+			return origin, nil
+		}
 		if origin, ok := systemOrigin(name); ok {
 			return origin, nil
 		}
@@ -119,6 +132,7 @@ func newClient(r *incr.Run, k Class) *client {
 	for _, out := range decodeOutbounds(k.Outbounds.Value()) {
 		c.outbound(out)
 	}
+	c.virtual()
 	return c
 }
 
@@ -147,22 +161,29 @@ func (c *client) outbound(out outbound) {
 	if c.taken[address] {
 		return // Envoy would refuse a second listener of one address: the first stays
 	}
+	if c.call(to, outboundKey{Address: address}) {
+		c.taken[address] = true
+	}
+}
+
+// call adds what it takes to call a port at the address of the key; false if
+// nothing listens for it.
+func (c *client) call(to target, k outboundKey) bool {
 	needs := reach.Get(c.r, reachKey{c.class.Policy, to})
 	if needs.Protocol == "" {
-		return
+		return false
 	}
 	as := target{to.Port, needs.Protocol}
-	c.taken[address] = true
-	c.listener(outboundKey{
-		Port: to.Port, Protocol: needs.Protocol, Address: address, Timeout: needs.Timeout,
-		Connects: needs.Connects, Split: needs.Split, Hash: needs.Hash, Logs: c.logs(as, needs),
-	})
+	k.Port, k.Protocol, k.Timeout, k.Connects = to.Port, needs.Protocol, needs.Timeout, needs.Connects
+	k.Split, k.Hash, k.Logs = needs.Split, needs.Hash, c.logs(as, needs)
+	c.listener(k)
 	if isHTTP(needs.Protocol) {
 		c.routes[to.Port.Name()] = routesKey{c.class.Policy, as}
 	}
 	for _, b := range needs.Backends {
 		c.cluster(b)
 	}
+	return true
 }
 
 // logs is where the listener for a port logs: of what takes a route of its own logs
@@ -225,6 +246,7 @@ type outboundKey struct {
 	Second   bool // of several for one port, not the first
 	Protocol string
 	Address  ir.Address
+	Virtual  virtualAddress
 	Timeout  ir.Duration        // http: for the headers of a request; tcp: of a connection without traffic
 	Connects uint32             // tcp: how often connecting is tried
 	Split    word[[]ir.Backend] // tcp: where connections go; the zero word: to the port itself
@@ -234,6 +256,9 @@ type outboundKey struct {
 }
 
 func (k outboundKey) name() string {
+	if k.Second && k.Virtual.Number > 0 {
+		return fmt.Sprintf("%s_%d_%d", k.Port.Name(), k.Virtual.Number, k.Address.Port)
+	}
 	if k.Second {
 		return fmt.Sprintf("%s_%s_%d", k.Port.Name(), k.Address.Host, k.Address.Port)
 	}
@@ -256,7 +281,7 @@ var outboundListener = incr.NewQuery("outbound", func(r *incr.Run, k outboundKey
 		}
 	}
 	return ir.Listener{
-		Name: k.name(), Origin: ir.OriginOutbound, Direction: ir.Outbound, Address: k.Address,
+		Name: k.name(), Origin: ir.OriginOutbound, Direction: ir.Outbound, Address: k.address(r), Unbound: k.Virtual.Unbound,
 		Tags: nameTag(name), Chains: []ir.Chain{chain}, Patches: k.Patches.value(),
 	}
 }, func(a, b ir.Listener) bool { return reflect.DeepEqual(a, b) })
@@ -265,5 +290,9 @@ var outboundListener = incr.NewQuery("outbound", func(r *incr.Run, k outboundKey
 func nameTag(name string) map[string]string { return map[string]string{"kuma.io/unified-name": name} }
 
 var outboundBytes = incr.NewQuery("encode.outbound", func(r *incr.Run, k outboundKey) *wire.Resource {
-	return encode(r, wire.Listener, k.name(), envoy.Listener, outboundListener.Get(r, k))
+	l := outboundListener.Get(r, k)
+	if l.Address.Host == "" {
+		return nil // the service has no address yet
+	}
+	return encode(r, wire.Listener, k.name(), envoy.Listener, l)
 }, sameBytes)

@@ -49,7 +49,11 @@
 // for a server name act at inbounds, too. A permissive inbound takes a client that says
 // nothing for five seconds for a plain one, where upstream closes it. A bound of TLS
 // versions beyond Envoy's other one moves that along. x-kuma-tags is taken from requests
-// and never added: nothing here tells callers apart by it.
+// and never added: nothing here tells callers apart by it. Where all
+// inbounds are strict, nothing is let in beside them: upstream passes in plaintext what
+// is made to the port of an inbound at another address of the host. What policies let
+// out is the union of what each match says: upstream lets a match for addresses hide
+// those for names.
 package plan
 
 import (
@@ -129,6 +133,9 @@ func (p *Plan) All(t wire.Type, yield func(name string, ref Ref) bool) {
 
 // ownOrigin is the origin and the tags of a resource of the proxy's own.
 func ownOrigin(dp *api.Object[api.Dataplane], name string) (ir.Origin, map[string]string) {
+	if origin, ok := transparentOrigin(name); ok {
+		return origin, nil
+	}
 	if origin, ok := systemOrigin(name); ok {
 		return origin, nil
 	}
@@ -179,10 +186,12 @@ func proxyPlan(r *incr.Run, id api.ID) *Plan {
 	addIngress(r, own, dp)
 	addEgress(r, own, dp, who)
 	addAdmin(r, own, dp)
+	x := redirectionOf(r, dp)
+	addTransparent(r, own, dp, x, who)
 	structure.Get(r, ownClass(r, dp)).restructure(own, false, func(_ wire.Type, name string) (ir.Origin, map[string]string) {
 		return ownOrigin(dp, name)
 	})
-	c := classKey(r, dp, who)
+	c := classKey(r, dp, x, who)
 	addNearby(r, own, c, dp)
 	return &Plan{Own: own, Class: class.Get(r, c)}
 }

@@ -139,6 +139,9 @@ type connected struct {
 	// What it said of what is beside it, see [api.Connection].
 	WorkDir, HostIP, SystemCA string
 	InWorkDir, LogPipe, OTLP  bool
+	// Redirection and what follows: see [api.Connection].
+	Redirection                           *api.Redirection
+	BindOutbounds, StrictInbounds, NoIPv6 bool
 	// Certificate: one is issued to it.
 	Certificate bool
 	// Administered: it has a certificate for its administration.
@@ -270,6 +273,7 @@ func (w *world) connect(c connected) {
 			Proxy: c.id(), AdminPort: c.AdminPort, ReadinessPort: c.ReadinessPort, AdminAddress: c.AdminAddress,
 			AdminSocket: c.AdminSocket, ReusePort: c.ReusePort,
 			WorkDir: c.WorkDir, InWorkDir: c.InWorkDir, LogPipe: c.LogPipe, OTLP: c.OTLP, HostIP: c.HostIP, SystemCA: c.SystemCA,
+			Redirection: c.Redirection, BindOutbounds: c.BindOutbounds, StrictInbounds: c.StrictInbounds, NoIPv6: c.NoIPv6,
 		})
 	})
 	if c.Administered {

@@ -212,6 +212,7 @@ var (
 	clientKeys = labelKeys("client-keys", timeoutSet.keys, breakerSet.keys, healthSet.keys, httpRouteSet.keys,
 		patchSet.keys,
 		retrySet.keys, tcpRouteSet.keys, balanceSet.keys,
+		passthroughSet.keys,
 		logSet.keys)
 	serverKeys = labelKeys("server-keys", timeoutSet.keys, breakerSet.keys, permissionSet.keys,
 		rateLimitSet.keys, faultSet.keys, tlsSet.keys,

@@ -78,7 +78,7 @@ func (p *patch) is(origin ir.Origin, name string, tags map[string]string) bool {
 	if p.origin != "" && p.origin != origin && !(origin == ir.OriginPatch && p.origin == "proxy-template-modifications") {
 		return false
 	}
-	if p.resource != "" && p.resource != name {
+	if p.resource != "" && p.resource != name && p.resource != olderThroughName(name) {
 		return false
 	}
 	for key, value := range p.tags {
