@@ -21,14 +21,21 @@ type MeshService struct {
 	Identities []ServiceIdentity `json:"identities,omitempty"`
 }
 
-// MeshServiceSelector selects Dataplanes, by one or the other; neither selects none.
+// MeshServiceSelector selects Dataplanes, by one of its members; none selects none.
 type MeshServiceSelector struct {
-	_ struct{} `gone:"dataplaneTags" use:"dataplaneLabels.matchLabels"`
-
 	// One Dataplane by name; not together with dataplaneLabels.
 	DataplaneRef *NameRef `json:"dataplaneRef,omitempty"`
 	// Dataplanes by their labels. Without either member nothing is selected.
 	DataplaneLabels *LabelSelector `json:"dataplaneLabels,omitempty"`
+	// Inbounds by their tags, the form of earlier releases; prefer
+	// dataplaneLabels, which costs less. Not together with another member.
+	DataplaneTags map[string]string `json:"dataplaneTags,omitempty"`
+}
+
+// Takes reports whether an inbound of a selected Dataplane is meant; nil is a
+// Dataplane without inbounds.
+func (s *MeshServiceSelector) Takes(dp *Object[Dataplane], in *Inbound) bool {
+	return len(s.DataplaneTags) == 0 || carriesTags(dp, in, s.DataplaneTags)
 }
 
 // NameRef names a resource of the same mesh by its name at this control plane.
@@ -81,8 +88,12 @@ var MeshServices = newKind(Kind[MeshService]{
 		ZoneOnly: true, DNSName: true, Destination: true,
 	},
 	Validate: func(_ *Meta, s *MeshService, r *Report) {
-		if s.Selector.DataplaneRef != nil && s.Selector.DataplaneLabels != nil {
+		sel := s.Selector
+		if sel.DataplaneRef != nil && sel.DataplaneLabels != nil {
 			r.At("selector").Add("must specify only one of: dataplaneRef or dataplaneLabels")
+		}
+		if len(sel.DataplaneTags) > 0 && (sel.DataplaneRef != nil || sel.DataplaneLabels != nil) {
+			r.At("selector.dataplaneTags").Add("must not be set together with dataplaneRef or dataplaneLabels; keep dataplaneLabels")
 		}
 	},
 })

@@ -83,21 +83,22 @@ func Tag(dp *Object[Dataplane], in *Inbound, name string) string {
 // HasTags reports whether the proxy carries all the tags: one of its inbounds
 // does, or itself if it has none.
 func HasTags(dp *Object[Dataplane], tags map[string]string) bool {
-	carries := func(in *Inbound) bool {
-		for name, value := range tags {
-			if Tag(dp, in, name) != value {
-				return false
-			}
-		}
-		return true
-	}
 	inbounds := dp.Spec.Networking.Inbound
 	for i := range inbounds {
-		if carries(&inbounds[i]) {
+		if carriesTags(dp, &inbounds[i], tags) {
 			return true
 		}
 	}
-	return len(inbounds) == 0 && carries(nil)
+	return len(inbounds) == 0 && carriesTags(dp, nil, tags)
+}
+
+func carriesTags(dp *Object[Dataplane], in *Inbound, tags map[string]string) bool {
+	for name, value := range tags {
+		if Tag(dp, in, name) != value {
+			return false
+		}
+	}
+	return true
 }
 
 // SelectIdentity returns the identity that applies to a proxy with the labels:

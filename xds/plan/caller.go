@@ -140,6 +140,7 @@ func serviceCarries(svc *api.Object[api.MeshService], tags map[string]string) ca
 	if sel := svc.Spec.Selector.DataplaneLabels; sel != nil {
 		maps.Copy(has, sel.MatchLabels)
 	}
+	maps.Copy(has, svc.Spec.Selector.DataplaneTags)
 	has[api.LabelZone] = svc.Zone
 	out := carriesAll
 	for name, want := range tags {

@@ -171,6 +171,15 @@ func selected(r db.Reader, svc *api.Object[api.MeshService]) iter.Seq[*api.Objec
 		}
 	case sel.DataplaneLabels != nil:
 		return api.Dataplanes.Labelled(r, svc.Mesh, sel.DataplaneLabels.MatchLabels)
+	case len(sel.DataplaneTags) > 0:
+		// No index has tags: whatever changes in a Dataplane of the mesh is looked at.
+		return func(yield func(*api.Object[api.Dataplane]) bool) {
+			for dp := range api.Dataplanes.In(r, svc.Mesh) {
+				if api.HasTags(dp, sel.DataplaneTags) && !yield(dp) {
+					return
+				}
+			}
+		}
 	}
 	return func(func(*api.Object[api.Dataplane]) bool) {}
 }
@@ -193,7 +202,7 @@ var members = incr.NewQuery("members", func(r *incr.Run, p Port) []ir.Endpoint {
 			continue
 		}
 		for _, in := range dp.Spec.Networking.Inbound {
-			if !port.Targets(in) || !in.Healthy() {
+			if !port.Targets(in) || !in.Healthy() || !svc.Spec.Selector.Takes(dp, &in) {
 				continue
 			}
 			for _, address := range addressesOf(r, cmp.Or(in.Address, dp.Spec.Networking.Address)) {
@@ -281,7 +290,9 @@ var Service = incr.NewQuery("service", func(r *incr.Run, id api.ID) *api.Service
 
 func servesAll(svc *api.Object[api.MeshService], dp *api.Object[api.Dataplane]) bool {
 	for _, port := range svc.Spec.Ports {
-		if !slices.ContainsFunc(dp.Spec.Networking.Inbound, func(in api.Inbound) bool { return port.Targets(in) && in.Healthy() }) {
+		if !slices.ContainsFunc(dp.Spec.Networking.Inbound, func(in api.Inbound) bool {
+			return port.Targets(in) && in.Healthy() && svc.Spec.Selector.Takes(dp, &in)
+		}) {
 			return false
 		}
 	}
