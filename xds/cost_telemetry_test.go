@@ -30,13 +30,13 @@ func TestCostOfTelemetry(t *testing.T) {
 		logs("one", to("s007"), tcp)
 		// Ten proxies each of four services call it: four classes, and a listener in each.
 		m.expect("logs of calls to one service", cost{
-			Ran: ran{"access-logs": 1, "client-keys": 1, "server-keys": 1, "access-logs-in": 1, "access-logs-to": 1, "records-wanted": 1,
+			Ran: ran{"access-logs": 1, "client-keys": 1, "server-keys": 1, "access-logs-in": 1, "access-logs-to": 1, "records-wanted": 1, "collectors-used": 1,
 				"calls": 200, "reach": 1, "cluster": 1, "routes": 1, "class": 4, "proxy": 40, "outbound": 4, "encode.outbound": 4, "assigned": 1},
 			Sent: sent{"LDS +1": 40}, Proxies: 40,
 		})
 		logs("all", "kind: Mesh", file)
 		m.expect("logs of all calls", cost{
-			Ran: ran{"access-logs": 1, "client-keys": 1, "server-keys": 1, "access-logs-in": 1, "access-logs-to": 1, "records-wanted": 1,
+			Ran: ran{"access-logs": 1, "client-keys": 1, "server-keys": 1, "access-logs-in": 1, "access-logs-to": 1, "records-wanted": 1, "collectors-used": 1,
 				"calls": 200, "reach": 199, "cluster": 199, "routes": 199, "class": 100, "proxy": 1000, "outbound": 496, "encode.outbound": 496, "assigned": 199},
 			Sent: sent{"LDS +4": 40, "LDS +5": 960}, Proxies: 1000,
 		})

@@ -58,6 +58,9 @@ func configForwards(c ir.RouteConfig) []*ir.Forward {
 	return out
 }
 
+// defaultBody is how large a body may be that Envoy answers by itself, if nothing else is said.
+const defaultBody = 4096
+
 func (w *work) routes(c ir.RouteConfig) *routev3.RouteConfiguration {
 	out := &routev3.RouteConfiguration{
 		Name:                   c.Name,
@@ -75,6 +78,9 @@ func (w *work) routes(c ir.RouteConfig) *routev3.RouteConfiguration {
 		}
 		for _, r := range h.Routes {
 			host.Routes = append(host.Routes, w.route(r)...)
+			if r.Respond != nil && len(r.Respond.Body) > max(defaultBody, int(out.MaxDirectResponseBodySizeBytes.GetValue())) {
+				out.MaxDirectResponseBodySizeBytes = wrapperspb.UInt32(uint32(len(r.Respond.Body)))
+			}
 		}
 		out.VirtualHosts = append(out.VirtualHosts, host)
 	}

@@ -60,6 +60,11 @@ var Explain = incr.NewQuery("explain", func(r *incr.Run, id api.ID) *Explained {
 	}
 	who, x := identity.Get(r, id), redirectionOf(r, dp)
 	explainTransparent(r, out, dp, x, who)
+	if k, ok := dynamicOf(r, dp, x); ok {
+		if l := dynamic.Get(r, k); l != nil {
+			out.Listeners[l.Name] = l
+		}
+	}
 	c := newClient(r, classKey(r, dp, x, who))
 	for name, k := range c.listeners {
 		out.Listeners[name] = outboundListener.Get(r, k)

@@ -140,6 +140,8 @@ func ownOrigin(dp *api.Object[api.Dataplane], name string) (ir.Origin, map[strin
 		return origin, nil
 	}
 	switch {
+	case name == dynamicName:
+		return ir.OriginDynamic, nil
 	case strings.HasPrefix(name, inboundPrefix):
 		return ir.OriginInbound, inboundTags(dp, name)
 	case strings.HasPrefix(name, egressPrefix), strings.HasPrefix(name, "kri_"+api.MeshExternalServices.Short+"_"):
@@ -188,6 +190,7 @@ func proxyPlan(r *incr.Run, id api.ID) *Plan {
 	addAdmin(r, own, dp)
 	x := redirectionOf(r, dp)
 	addTransparent(r, own, dp, x, who)
+	addDynamic(r, own, dp, x)
 	structure.Get(r, ownClass(r, dp)).restructure(own, false, func(_ wire.Type, name string) (ir.Origin, map[string]string) {
 		return ownOrigin(dp, name)
 	})

@@ -43,18 +43,10 @@ var (
 	recordsWanted = telemetryWanted("records-wanted", func(b *api.AccessLogBackend) bool { return b.OpenTelemetry != nil })
 )
 
-func telemetryWanted(name string, log func(*api.AccessLogBackend) bool) *incr.Query[string, bool] {
-	wanted := func(c api.MeshAccessLogConf) bool {
-		return slices.ContainsFunc(c.Backends, func(b api.AccessLogBackend) bool { return log(&b) })
-	}
-	return incr.NewQuery(name, func(r *incr.Run, mesh string) bool {
-		for p := range api.MeshAccessLogs.In(r, mesh) {
-			if slices.ContainsFunc(p.Spec.To, func(to api.MeshAccessLogTo) bool { return wanted(to.Default) }) ||
-				slices.ContainsFunc(p.Spec.Rules, func(rule api.MeshAccessLogRule) bool { return wanted(rule.Default) }) {
-				return true
-			}
-		}
-		return false
+func telemetryWanted(name string, wanted func(*api.AccessLogBackend) bool) *incr.Query[string, bool] {
+	return incr.NewQuery(name, func(r *incr.Run, mesh string) (is bool) {
+		eachLogBackend(r, mesh, func(b api.AccessLogBackend) { is = is || wanted(&b) })
+		return is
 	}, func(a, b bool) bool { return a == b })
 }
 
@@ -106,6 +98,8 @@ type collector struct {
 	Env  collectorEnv
 }
 
+func (c collector) https() bool { return c.HTTP && c.Port == 443 }
+
 // collectorEnv is what the environment of the proxy may decide.
 type collectorEnv struct {
 	Mode, Precedence     string
@@ -153,8 +147,12 @@ func cleanName(text string) string {
 	}, text)
 }
 
-// signalLogs is what paths of OpenTelemetry call logs.
-const signalLogs = "logs"
+// Signals, as paths of OpenTelemetry call them.
+const (
+	signalLogs    = "logs"
+	signalTraces  = "traces"
+	signalMetrics = "metrics"
+)
 
 // send is how Envoys reach a collector with a signal, and by which cluster, whose
 // name begins with prefix.
@@ -172,7 +170,7 @@ func (w ways) send(to collector, prefix, signal string, origin ir.Origin) (ir.Co
 	c.Protocol = ir.HTTP2
 	if to.HTTP {
 		scheme := "http"
-		if c.Protocol = ir.HTTP1; to.Port == 443 {
+		if c.Protocol = ir.HTTP1; to.https() {
 			scheme = "https"
 			c.Outside = &ir.OutsideTLS{CAPath: w.CA, Unverified: w.CA == ""}
 			if w.CA != "" {

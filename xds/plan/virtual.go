@@ -64,13 +64,12 @@ func encodeRefs(refs []api.ReachableBackendRef) string {
 	})).text.Value()
 }
 
-// reachable calls f for each service and port that the class may call, port 0 for
-// all of the service's.
-func (c *client) reachable(f func(service api.ID, port uint32)) {
-	v := c.class.Virtual
+// reachable calls f for each service and port of a mesh that may be called, port 0
+// for all of the service's.
+func (v virtual) reachable(r *incr.Run, mesh string, f func(service api.ID, port uint32)) {
 	if !v.Limited {
 		for _, kind := range []string{api.RefService, api.RefExternalService, api.RefMultiZoneService} {
-			for _, id := range labelled.Get(c.r, labelledKey{Kind: kind, Mesh: c.mesh}) {
+			for _, id := range labelled.Get(r, labelledKey{Kind: kind, Mesh: mesh}) {
 				f(id, 0)
 			}
 		}
@@ -78,10 +77,10 @@ func (c *client) reachable(f func(service api.ID, port uint32)) {
 	}
 	for _, ref := range (word[[]reachableRef]{v.Refs}).value() {
 		if ref.Name == "" {
-			for _, id := range labelled.Get(c.r, labelledKey{ref.Kind, c.mesh, ref.Labels}) {
+			for _, id := range labelled.Get(r, labelledKey{ref.Kind, mesh, ref.Labels}) {
 				f(id, ref.Port)
 			}
-		} else if id := serviceNamed.Get(c.r, labelledKey{Kind: ref.Kind, Mesh: c.mesh, Labels: ref.Name}); id != (api.ID{}) {
+		} else if id := serviceNamed.Get(r, labelledKey{Kind: ref.Kind, Mesh: mesh, Labels: ref.Name}); id != (api.ID{}) {
 			f(id, ref.Port)
 		}
 	}
@@ -131,7 +130,7 @@ func (c *client) virtual() {
 		own = strings.Split(text, "\n")
 	}
 	named := map[Port]bool{}
-	c.reachable(func(service api.ID, only uint32) {
+	v.reachable(c.r, c.mesh, func(service api.ID, only uint32) {
 		found := portsOf.Get(c.r, service)
 		for _, p := range found.Ports {
 			if only != 0 && only != p.Number || named[p.To.Port] {

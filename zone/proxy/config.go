@@ -67,6 +67,10 @@ type Config struct {
 	ReadinessPort    uint32
 	ReadinessAddress string
 
+	// DynamicInterval is the pause between two looks at what the control plane
+	// tells this program while it runs.
+	DynamicInterval time.Duration
+
 	// MetricsCertPath and MetricsKeyPath serve metrics with TLS.
 	MetricsCertPath string
 	MetricsKeyPath  string
@@ -103,7 +107,7 @@ func Default() Config {
 	return Config{
 		ControlPlane: "https://localhost:5678", RetryBackoff: 3 * time.Second, RetryMaxDuration: 5 * time.Minute,
 		ProxyType: "dataplane", Binary: "envoy", EnvoyLogLevel: "info",
-		DrainTime: 30 * time.Second, StopTime: 10 * time.Second, ReadinessPort: 9902,
+		DrainTime: 30 * time.Second, StopTime: 10 * time.Second, ReadinessPort: 9902, DynamicInterval: time.Second,
 		StrictInboundPorts: true, ReusePort: true, IPv6: true,
 	}
 }
@@ -154,6 +158,7 @@ func (c *Config) Bind(fs *pflag.FlagSet) {
 	text(&c.EnvoyComponentLogLevel, "envoy-component-log-level", "", "DATAPLANE_RUNTIME_ENVOY_COMPONENT_LOG_LEVEL", "component:level,…")
 	fs.Uint32Var(&c.ReadinessPort, "readiness-port", c.ReadinessPort, "port of GET /ready; 0 picks one")
 	env("readiness-port", "READINESS_PORT")
+	span(&c.DynamicInterval, "dynamic-interval", "DATAPLANE_RUNTIME_DYNAMIC_CONFIGURATION_REFRESH_INTERVAL", "pause between two looks at what the control plane tells this program")
 	text(&c.MetricsCertPath, "metrics-cert-path", "", "DATAPLANE_RUNTIME_METRICS_CERT_PATH", "certificate with which metrics are served")
 	text(&c.MetricsKeyPath, "metrics-key-path", "", "DATAPLANE_RUNTIME_METRICS_KEY_PATH", "key of that certificate")
 	text(&c.SystemCAPath, "system-ca-path", "", "DATAPLANE_RUNTIME_DYNAMIC_SYSTEM_CA_PATH", "authorities of the system (default: found)")
