@@ -11,8 +11,9 @@ type MeshFaultInjection struct {
 	// The proxies that are called, or one inbound of them; absent: all of the
 	// mesh.
 	TargetRef *TargetRef `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
-	// Read for compatibility; it injects nothing.
-	To []MeshFaultInjectionTo `json:"to,omitempty"`
+	// Injects nothing, and is read for compatibility: rules of the proxies that are
+	// called inject.
+	To []MeshFaultInjectionTo `json:"to,omitempty" idle:"injects nothing; use rules, with a targetRef that selects the proxies that are called"`
 	// Faults, by caller. All rules that match a request apply to it.
 	Rules []MeshFaultInjectionRule `json:"rules,omitempty"`
 }

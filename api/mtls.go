@@ -14,9 +14,9 @@ type MeshMTLS struct {
 	EnabledBackend string `json:"enabledBackend,omitempty"`
 	// Authorities, at most one.
 	Backends []MTLSBackend `json:"backends,omitempty"`
-	// Has no effect: what an authority lacks is said by the identity that is
-	// made of it.
-	SkipValidation bool `json:"skipValidation,omitempty"`
+	// Does nothing: what an authority lacks is said by the identity that is made of
+	// it.
+	SkipValidation bool `json:"skipValidation,omitempty" idle:"does nothing: what the authority lacks is said by the MeshIdentity that is made of it"`
 }
 
 // MTLSBackend is an authority.
@@ -31,8 +31,8 @@ type MTLSBackend struct {
 	Mode string `json:"mode,omitempty" enum:"STRICT,PERMISSIVE" default:"STRICT"`
 	// What the certificates of proxies are like.
 	DPCert *MTLSCert `json:"dpCert,omitempty"`
-	// Has no effect: the authority is part of the control plane.
-	RootChain *MTLSRootChain `json:"rootChain,omitempty"`
+	// Does nothing: the authority is part of the control plane.
+	RootChain *MTLSRootChain `json:"rootChain,omitempty" idle:"does nothing: the authority is part of the control plane"`
 	// The authority, for type provided.
 	Conf *MTLSConf `json:"conf,omitempty"`
 }
@@ -41,8 +41,8 @@ type MTLSBackend struct {
 type MTLSCert struct {
 	// When certificates are replaced.
 	Rotation *MTLSRotation `json:"rotation,omitempty"`
-	// Has no effect: the authority is part of the control plane.
-	RequestTimeout *ProtoDuration `json:"requestTimeout,omitempty"`
+	// Does nothing: the authority is part of the control plane.
+	RequestTimeout *ProtoDuration `json:"requestTimeout,omitempty" idle:"does nothing: the authority is part of the control plane"`
 }
 
 // MTLSRotation says how long certificates are valid.
@@ -52,9 +52,9 @@ type MTLSRotation struct {
 	Expiration string `json:"expiration,omitempty"`
 }
 
-// MTLSRootChain has no effect: the authority is part of the control plane.
+// MTLSRootChain does nothing: the authority is part of the control plane.
 type MTLSRootChain struct {
-	// Has no effect.
+	// Does nothing.
 	RequestTimeout *ProtoDuration `json:"requestTimeout,omitempty"`
 }
 

@@ -11,8 +11,9 @@ type MeshRateLimit struct {
 	// The proxies that are called, of kind Dataplane for rules, or one inbound
 	// of them.
 	TargetRef *TargetRef `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
-	// Read for compatibility; it limits nothing.
-	To []MeshRateLimitTo `json:"to,omitempty"`
+	// Limits nothing, and is read for compatibility: rules of the proxies that are
+	// called limit.
+	To []MeshRateLimitTo `json:"to,omitempty" idle:"limits nothing; use rules, with a targetRef of kind Dataplane: the proxies that are called"`
 	// Limits, by caller; not together with to.
 	Rules []MeshRateLimitRule `json:"rules,omitempty"`
 }

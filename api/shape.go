@@ -31,6 +31,7 @@ import (
 //	union:"backend"      on a blank field: what messages call the union
 //	gone:"a,b" use:"c"   on a blank field: older names, refused with the replacement
 //	meant:"true"         set by an upgrade only; to people there is no such field
+//	idle:"…"             accepted and does nothing: what writers are told, see [Warnings]
 //
 // What breaks above, range or when has the right shape but no meaning: it does
 // not keep the rest from being judged.
@@ -70,7 +71,9 @@ type Field struct {
 	Name, Doc string
 	Required  bool
 	// When is the value of the field type that this member belongs to.
-	When  string
+	When string
+	// Idle says why the field does nothing, and what does; empty: it acts.
+	Idle  string
 	Shape *Shape
 }
 
@@ -172,7 +175,7 @@ func structShape(t reflect.Type) *Shape {
 			continue
 		}
 		s.Fields = append(s.Fields, Field{
-			Name: name, Doc: docs[of+"."+f.Name], Required: f.Tag.Get("req") == "true", When: f.Tag.Get("when"), Shape: tagged(shapeOf(f.Type), f),
+			Name: name, Doc: docs[of+"."+f.Name], Required: f.Tag.Get("req") == "true", When: f.Tag.Get("when"), Idle: f.Tag.Get("idle"), Shape: tagged(shapeOf(f.Type), f),
 		})
 	}
 	return s

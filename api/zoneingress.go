@@ -13,9 +13,9 @@ type ZoneIngress struct {
 	Zone string `json:"zone,omitempty"`
 	// Where it listens, and how other zones reach it.
 	Networking ZoneIngressNetworking `json:"networking" req:"true"`
-	// Has no effect: control planes of earlier releases noted here what could be
+	// Does nothing: control planes of earlier releases noted here what could be
 	// called. What can be called are the MeshServices of the zone.
-	AvailableServices []AvailableService `json:"availableServices,omitempty"`
+	AvailableServices []AvailableService `json:"availableServices,omitempty" idle:"does nothing: what can be called are the MeshServices of the zone"`
 }
 
 // ZoneIngressNetworking is where an ingress listens and how others reach it.
@@ -35,15 +35,15 @@ type ZoneIngressNetworking struct {
 }
 
 // AvailableService is a service as earlier releases told other zones of it. It
-// has no effect.
+// does nothing.
 type AvailableService struct {
-	// Has no effect.
+	// Does nothing.
 	Tags map[string]string `json:"tags,omitempty"`
-	// Has no effect.
+	// Does nothing.
 	Instances uint32 `json:"instances,omitempty"`
-	// Has no effect.
+	// Does nothing.
 	Mesh string `json:"mesh,omitempty"`
-	// Has no effect.
+	// Does nothing.
 	ExternalService bool `json:"externalService,omitempty"`
 }
 

@@ -594,3 +594,30 @@ func TestServerRefusesLargeHeaders(t *testing.T) {
 		t.Errorf("%d", got)
 	}
 }
+
+// TestWarningsOfWhatDoesNothing: fields that are only read for compatibility are taken
+// and said to do nothing, in a PUT and in its trial.
+func TestWarningsOfWhatDoesNothing(t *testing.T) {
+	p := newPlane(t, atZone)
+	p.mesh("default")
+	for _, c := range []struct{ path, doc, want string }{
+		{"meshratelimits", `{"type":"MeshRateLimit","mesh":"default","name":"a","spec":{"to":[{"targetRef":{"kind":"Mesh"},"default":{"local":{"tcp":{"connectionRate":{"num":1,"interval":"1s"}}}}}]}}`,
+			"spec.to: limits nothing; use rules"},
+		{"meshfaultinjections", `{"type":"MeshFaultInjection","mesh":"default","name":"a","spec":{"to":[{"targetRef":{"kind":"Mesh"},"default":{"http":[{"abort":{"httpStatus":503,"percentage":1}}]}}]}}`,
+			"spec.to: injects nothing; use rules"},
+		{"meshservices", `{"type":"MeshService","mesh":"default","name":"a","spec":{"ports":[{"port":80,"targetPort":80}]}}`, "spec.selector: selects no Dataplane"},
+		{"meshtimeouts", `{"type":"MeshTimeout","mesh":"default","name":"a","spec":{"to":[{"targetRef":{"kind":"Mesh"},"default":{"idleTimeout":"1s"}}]}}`, ""},
+	} {
+		path := "/meshes/default/" + c.path + "/a"
+		for _, one := range []struct {
+			at     string
+			status int
+		}{{path + "?dryRun=true", 200}, {path, 201}} {
+			got, _ := p.want(one.status, "PUT", one.at, c.doc).json(t)["warnings"].([]any)
+			if c.want == "" && len(got) == 0 || len(got) == 1 && c.want != "" && strings.HasPrefix(got[0].(string), c.want) {
+				continue
+			}
+			t.Errorf("%s: %v, want %q", one.at, got, c.want)
+		}
+	}
+}

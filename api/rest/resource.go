@@ -557,7 +557,7 @@ func (s *server) warnings(k api.AnyKind, mesh, name string) []string {
 }
 
 func warningsOf(r db.Reader, k api.AnyKind, row api.Row) []string {
-	out := nameTaken(r, k, row)
+	out := append(nameTaken(r, k, row), api.Warnings(k, row)...)
 	for _, p := range portsOf(row) {
 		if sni, ok := api.SNI(k, row.Head().ID, p.section); !ok {
 			out = append(out, fmt.Sprintf("port %d cannot be reached over mTLS: its SNI %q is no valid host name", p.number, sni))
