@@ -71,6 +71,10 @@ type Config struct {
 	// tells this program while it runs.
 	DynamicInterval time.Duration
 
+	// OTLPPipe: Envoy sends OpenTelemetry by way of this program, which knows OTLP.
+	OTLPPipe bool
+	OTLP     Environment
+
 	// MetricsCertPath and MetricsKeyPath serve metrics with TLS.
 	MetricsCertPath string
 	MetricsKeyPath  string
@@ -107,7 +111,7 @@ func Default() Config {
 	return Config{
 		ControlPlane: "https://localhost:5678", RetryBackoff: 3 * time.Second, RetryMaxDuration: 5 * time.Minute,
 		ProxyType: "dataplane", Binary: "envoy", EnvoyLogLevel: "info",
-		DrainTime: 30 * time.Second, StopTime: 10 * time.Second, ReadinessPort: 9902, DynamicInterval: time.Second,
+		DrainTime: 30 * time.Second, StopTime: 10 * time.Second, ReadinessPort: 9902, DynamicInterval: time.Second, OTLPPipe: true,
 		StrictInboundPorts: true, ReusePort: true, IPv6: true,
 	}
 }
@@ -159,6 +163,7 @@ func (c *Config) Bind(fs *pflag.FlagSet) {
 	fs.Uint32Var(&c.ReadinessPort, "readiness-port", c.ReadinessPort, "port of GET /ready; 0 picks one")
 	env("readiness-port", "READINESS_PORT")
 	span(&c.DynamicInterval, "dynamic-interval", "DATAPLANE_RUNTIME_DYNAMIC_CONFIGURATION_REFRESH_INTERVAL", "pause between two looks at what the control plane tells this program")
+	truth(&c.OTLPPipe, "otel-pipe", "DATAPLANE_RUNTIME_OTEL_PIPE_ENABLED", "Envoy sends OpenTelemetry by way of this program")
 	text(&c.MetricsCertPath, "metrics-cert-path", "", "DATAPLANE_RUNTIME_METRICS_CERT_PATH", "certificate with which metrics are served")
 	text(&c.MetricsKeyPath, "metrics-key-path", "", "DATAPLANE_RUNTIME_METRICS_KEY_PATH", "key of that certificate")
 	text(&c.SystemCAPath, "system-ca-path", "", "DATAPLANE_RUNTIME_DYNAMIC_SYSTEM_CA_PATH", "authorities of the system (default: found)")
@@ -175,8 +180,8 @@ func (c *Config) Bind(fs *pflag.FlagSet) {
 func prefixes() [2]string { return [2]string{"ATOLL_", "KUMA_"} }
 
 // Environment overlays the variables (a list of KEY=value): ATOLL_ and KUMA_
-// before the names of the ecosystem, and POD_NAME, POD_NAMESPACE. Empty values
-// count as unset. The error names every variable that cannot be read.
+// before the names of the ecosystem, POD_NAME, POD_NAMESPACE, HOST_IP and those of
+// OpenTelemetry's exporters. Empty values count as unset. The error names every variable that cannot be read.
 func (c *Config) Environment(env []string) error {
 	values := map[string]string{}
 	for _, kv := range env {
@@ -202,5 +207,6 @@ func (c *Config) Environment(env []string) error {
 		}
 	})
 	c.PodName, c.PodNamespace = values["POD_NAME"], values["POD_NAMESPACE"]
+	c.OTLP = environmentOf(values)
 	return errors.Join(errs...)
 }

@@ -313,6 +313,9 @@ func (r *runner) request() bootstrap.Request {
 			features = append(features, name)
 		}
 	}
+	announce(true, "feature-tcp-accesslog-via-named-pipe")
+	announce(true, bootstrap.FeatureInWorkDir)
+	announce(r.OTLPPipe, "feature-otel-via-kuma-dp")
 	announce(r.BindOutbounds, "feature-bind-outbounds")
 	announce(r.SpireSupported, "feature-spire")
 	announce(r.StrictInboundPorts, "feature-strict-inbound-ports")
@@ -322,11 +325,18 @@ func (r *runner) request() bootstrap.Request {
 		DataplaneToken: r.token, DataplaneTokenPath: tokenPath, DataplaneResource: r.subject.definition,
 		Version: bootstrap.Version{Proxy: bootstrap.ProgramVersion{Version: r.Version}, Envoy: r.version},
 		CACert:  r.caPEM, ReadinessPort: r.port, OperatingSystem: runtime.GOOS, Features: features,
-		DynamicMetadata: map[string]string{},
+		DynamicMetadata: r.dynamicMetadata(),
 		Workdir:         r.dir.path, SystemCAPath: r.systemCA(),
 		MetricsResources: bootstrap.MetricsFiles{CertPath: r.MetricsCertPath, KeyPath: r.MetricsKeyPath},
 		IPv6Enabled:      &r.IPv6, SpireResources: bootstrap.SpireSocket{SocketPath: r.SpireSocketPath},
 	}
+}
+
+func (r *runner) dynamicMetadata() map[string]string {
+	if host := r.OTLP[hostKey]; host != "" {
+		return map[string]string{hostKey: host}
+	}
+	return map[string]string{}
 }
 
 // systemCA is the first bundle of authorities that exists, in the places where

@@ -1,14 +1,17 @@
 // Package proxy is what runs next to an Envoy: it asks a zone for the first
 // configuration, runs Envoy with it, says whether Envoy is ready, drains it and
-// ends with it (`atoll dp`).
+// ends with it (`atoll dp`). It passes on what Envoy cannot send by itself: access
+// logs over TCP, OpenTelemetry to collectors that the environment has a say in.
 //
 // It owns the Envoy process, the work directory with the bootstrap and sockets,
-// and the readiness endpoint. `atoll dp` and the demo call [Run]. It never speaks
+// and the readiness endpoint, which has the program's own metrics as well. `atoll dp` and the demo call [Run]. It never speaks
 // xDS: Envoy does, with what the bootstrap says. It never logs a token.
 //
 //	definition, token, CA ─▶ POST /bootstrap ─▶ bootstrap.yaml ─▶ Envoy ─▶ its status
 //	                          again on failure                      │
-//	                     GET /ready ◀── administration socket ◀─────┘
+//	                     GET /ready ◀── administration socket ◀─────┤
+//	     what is to run beside it   ◀── dynamic-config socket ◀─────┤
+//	             sinks, collectors  ◀── outbox ◀── pipe, sockets ◀──┘
 //
 // # Why
 //
@@ -36,6 +39,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/atoll-mesh/atoll/xds/bootstrap"
 )
 
@@ -58,7 +63,8 @@ var (
 // the drain. SIGUSR2 starts draining only. All others go to Envoy. The end of ctx
 // stops Envoy without a drain. A stop before Envoy runs is status 0.
 func Run(ctx context.Context, c Config) (exit int, err error) {
-	r := &runner{Config: c, log: c.Log}
+	r := &runner{Config: c, log: c.Log, registry: prometheus.NewRegistry()}
+	r.counters = newCounters(r.registry)
 	if r.log == nil {
 		r.log = slog.Default()
 	}
@@ -95,6 +101,11 @@ func Run(ctx context.Context, c Config) (exit int, err error) {
 	}
 	r.admin = admin
 	defer admin.close()
+	end, err := r.beside()
+	if err != nil {
+		return 1, err
+	}
+	defer end()
 	process, err := r.start()
 	if err != nil {
 		return 1, err
@@ -115,6 +126,9 @@ type runner struct {
 	token   string
 	port    uint32 // of the readiness endpoint
 	admin   *admin
+
+	registry *prometheus.Registry
+	counters counters
 }
 
 // bootstrap asks the control plane; a signal to end, or the end of ctx, stops it.

@@ -275,7 +275,7 @@ func TestDrainAndSecondSignal(t *testing.T) {
 	if !strings.HasSuffix(r.ready, fmt.Sprintf(":%d/ready", req.ReadinessPort)) || req.CACert != cp.ca() ||
 		req.Mesh != "default" || req.Name != "api" || req.Version.Proxy.Version != "1.2.3" ||
 		!strings.HasPrefix(req.Version.Envoy.Version, "1.") || !strings.Contains(req.Version.Envoy.Build, "/RELEASE/") ||
-		strings.Join(req.Features, " ") != "feature-bind-outbounds feature-strict-inbound-ports feature-reuse-port" {
+		strings.Join(req.Features, " ") != "feature-tcp-accesslog-via-named-pipe feature-envoy-in-workdir feature-otel-via-kuma-dp feature-bind-outbounds feature-strict-inbound-ports feature-reuse-port" {
 		t.Errorf("%+v", req)
 	}
 

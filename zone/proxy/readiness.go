@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"sigs.k8s.io/yaml"
 )
 
@@ -95,7 +96,8 @@ func (a *admin) post(ctx context.Context, path string) error {
 }
 
 // readiness answers GET /ready: 503 NOT_READY until Envoy runs, then what Envoy
-// says, 503 TERMINATING once the end has begun. Other paths are not found.
+// says, 503 TERMINATING once the end has begun; and GET /metrics, for Prometheus, with
+// what this program counts itself. Other paths are not found.
 type readiness struct {
 	server *http.Server
 	served chan error
@@ -124,6 +126,7 @@ func (r *runner) listen() (*readiness, error) {
 	e := &readiness{served: make(chan error, 1)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ready", e.ready)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(r.registry, promhttp.HandlerOpts{}))
 	e.server = &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
 		ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
