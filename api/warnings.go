@@ -51,3 +51,16 @@ func (s *MeshService) warn(r *Report) {
 		r.At("selector").Add("selects no Dataplane; give it dataplaneLabels")
 	}
 }
+
+func (s *MeshHTTPRoute) warn(r *Report) {
+	for i, to := range s.To {
+		for j, rule := range to.Rules {
+			for k, f := range rule.Default.Filters {
+				if f.RequestMirror != nil && f.RequestMirror.BackendRef.Weight != nil {
+					at := r.Index("to", i).Index("rules", j).Index("default.filters", k)
+					at.At("requestMirror.backendRef.weight").Add("does nothing; percentage is the share of the requests")
+				}
+			}
+		}
+	}
+}

@@ -606,6 +606,8 @@ func TestWarningsOfWhatDoesNothing(t *testing.T) {
 		{"meshfaultinjections", `{"type":"MeshFaultInjection","mesh":"default","name":"a","spec":{"to":[{"targetRef":{"kind":"Mesh"},"default":{"http":[{"abort":{"httpStatus":503,"percentage":1}}]}}]}}`,
 			"spec.to: injects nothing; use rules"},
 		{"meshservices", `{"type":"MeshService","mesh":"default","name":"a","spec":{"ports":[{"port":80,"targetPort":80}]}}`, "spec.selector: selects no Dataplane"},
+		{"meshhttproutes", `{"type":"MeshHTTPRoute","mesh":"default","name":"a","spec":{"to":[{"targetRef":{"kind":"MeshService","labels":{"a":"b"}},"rules":[{"matches":[{"method":"GET"}],"default":{"filters":[{"type":"RequestMirror","requestMirror":{"backendRef":{"kind":"MeshService","labels":{"a":"c"},"port":80,"weight":5}}}]}}]}]}}`,
+			"spec.to[0].rules[0].default.filters[0].requestMirror.backendRef.weight: does nothing; percentage"},
 		{"meshtimeouts", `{"type":"MeshTimeout","mesh":"default","name":"a","spec":{"to":[{"targetRef":{"kind":"Mesh"},"default":{"idleTimeout":"1s"}}]}}`, ""},
 	} {
 		path := "/meshes/default/" + c.path + "/a"
