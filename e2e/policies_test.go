@@ -35,6 +35,8 @@ var scenarios = []struct {
 	{"MeshRateLimit", rateLimit},
 	{"MeshTLS", meshTLS},
 	{"MeshTCPRoute", tcpRoute},
+	{"MeshTimeout", timeouts},
+	{"MeshHTTPRoute", httpRoute},
 	{"MeshLoadBalancingStrategy", loadBalancing},
 }
 
