@@ -9,7 +9,7 @@ import (
 // of which share, and with which tags. Applications must pass the headers of
 // traces on for spans to be joined.
 type MeshTrace struct {
-	// The proxies that trace, or one inbound of them; absent: all of the mesh.
+	// The proxies that trace; absent: all of the mesh.
 	TargetRef *TargetRef `json:"targetRef,omitempty" kinds:"Mesh,Dataplane"`
 	// How they trace; policies that select a proxy more exactly win, value by
 	// value.

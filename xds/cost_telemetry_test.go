@@ -42,3 +42,40 @@ func TestCostOfTelemetry(t *testing.T) {
 		})
 	})
 }
+
+// How a service traces costs its own listeners: those of its calls once, as its
+// proxies share them, and the inbound of each. How all do costs each listener once.
+func TestCostOfTraces(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPlane(t, costMesh())
+		m := &meter{p: p}
+		for s := range services {
+			for i := range proxies / services {
+				m.models = append(m.models, p.model(instance(s, i)).connect())
+			}
+		}
+		synctest.Wait()
+		m.ran = maps.Clone(p.engine.Stats().Ran)
+		m.since()
+
+		traces := func(name, target, more string) {
+			p.put("global", "type: MeshTrace\nmesh: default\nname: "+name+"\nspec:\n  targetRef: {"+target+"}\n  default: {backends: [{type: Zipkin, zipkin: {url: 'http://zipkin.example/spans'}}]"+more+"}\n")
+		}
+		traces("one", "kind: Dataplane, labels: {app: s007}", "")
+		m.since() // who the policy is for is found once
+		traces("one", "kind: Dataplane, labels: {app: s007}", ", sampling: {overall: 50}")
+		m.expect("traces of one service", cost{
+			Ran: ran{"traces": 1, "client-keys": 1, "server-keys": 1, "records-wanted": 1, "collectors-used": 1, "traces-for": 200,
+				"class": 1, "proxy": 10, "outbound": 5, "encode.outbound": 5, "inbound-needs": 10, "inbound": 10, "encode.inbound": 10},
+			Sent: sent{"LDS +6": 10}, Proxies: 10,
+		})
+		traces("all", "kind: Mesh", "")
+		m.since() // each learns where spans go
+		traces("all", "kind: Mesh", ", sampling: {overall: 10}")
+		m.expect("traces of all", cost{
+			Ran: ran{"traces": 1, "client-keys": 1, "server-keys": 1, "records-wanted": 1, "collectors-used": 1, "traces-for": 200,
+				"class": 99, "proxy": 990, "outbound": 495, "encode.outbound": 495, "inbound-needs": 990, "inbound": 990, "encode.inbound": 990},
+			Sent: sent{"LDS +6": 990}, Proxies: 990,
+		})
+	})
+}

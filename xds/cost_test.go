@@ -189,7 +189,7 @@ func TestCost(t *testing.T) {
 		p.put("global", permit("one", "  targetRef: {kind: Dataplane, labels: {app: s007}}\n"))
 		// From now on proxies of different values of the label are told apart.
 		m.expect("the first policy that selects by a label", cost{
-			Ran:  ran{"permissions": 1, "server-keys": 1, "permissions-in": 100, "timeouts-in": 100, "breakers-in": 100, "access-logs-in": 100, "rate-limits-in": 100, "faults-in": 100, "tls-in": 100, "inbound": 1000, "inbound-cluster": 1000, "encode.inbound": 10},
+			Ran:  ran{"permissions": 1, "server-keys": 1, "permissions-in": 100, "timeouts-in": 100, "breakers-in": 100, "access-logs-in": 100, "rate-limits-in": 100, "faults-in": 100, "tls-in": 100, "traces-for": 100, "inbound": 1000, "inbound-cluster": 1000, "encode.inbound": 10},
 			Sent: sent{"LDS +1": 10}, Proxies: 10,
 		})
 		p.put("global", permit("two", "  targetRef: {kind: Dataplane, labels: {app: s008}}\n"))

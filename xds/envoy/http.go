@@ -22,6 +22,7 @@ func (w *work) http(l ir.Listener, c ir.Chain) *listenerv3.Filter {
 		StreamIdleTimeout:     span(h.StreamIdleTimeout),
 		RequestHeadersTimeout: span(h.RequestHeadersTimeout),
 		AccessLog:             w.accessLogs(l.Name, c, requestDenied()),
+		Tracing:               w.tracing(h.Tracing),
 	}
 	if h.IdleTimeout.Set {
 		out.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{IdleTimeout: span(h.IdleTimeout)}

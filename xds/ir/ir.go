@@ -38,6 +38,7 @@ const (
 	OriginEgress   Origin = "egress"
 	OriginPatch    Origin = "mesh-proxy-patch" // what a patch added
 	OriginLog      Origin = "meshaccesslog"
+	OriginTrace    Origin = "mesh-trace"
 	OriginDynamic  Origin = "dynamic-config" // what the program next to the proxy is told
 	// OriginTransparent is what takes the connections that a host redirects, OriginPassthrough what lets those out that a
 	// policy names.

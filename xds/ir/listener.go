@@ -103,6 +103,7 @@ type HTTP struct {
 	RequestHeadersTimeout Duration       `json:"requestHeadersTimeout,omitzero"` // time for a request's headers to arrive
 	Limits                []RequestLimit `json:"limits,omitempty"`               // after Permissions: who is refused counts against none
 	Faults                []Fault        `json:"faults,omitempty"`               // after Limits: what is refused anyway is not held
+	Tracing               *Tracing       `json:"tracing,omitempty"`              // nil: no spans are made
 	Routes                *RouteConfig   `json:"routes,omitempty"`
 	RouteName             string         `json:"routeName,omitempty"`
 }

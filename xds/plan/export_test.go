@@ -44,6 +44,7 @@ var Explain = incr.NewQuery("explain", func(r *incr.Run, id api.ID) *Explained {
 		if l.Type == "ZoneEgress" {
 			out.Listeners[zoneListenerName(l)] = egressListener.Get(r, listenerKey{id, i})
 			out.Why[zoneListenerName(l)] = whyInbound(r, dp, l.Section())
+			system = append(system, egressNeeds.Get(r, listenerKey{id, i})...)
 			continue
 		}
 		out.Listeners[zoneListenerName(l)] = ingressListener.Get(r, listenerKey{id, i})
@@ -136,7 +137,16 @@ func whyInbound(r *incr.Run, dp *api.Object[api.Dataplane], section string) map[
 	whyRules(why, "MeshTLS", policy.InboundRules(tlsSet.selected(r, k.Class), section, tlsRules))
 	whyRules(why, "MeshRateLimit", policy.InboundRules(rateLimitSet.selected(r, k.Class), section, rateLimitRules))
 	maps.Copy(why, whyLogs(r, k))
+	maps.Copy(why, whyTraces(r, k.Class))
 	return why
+}
+
+func whyTraces(r *incr.Run, c policy.Class) map[string]any {
+	rule, ok := policy.Single(traceSet.selected(r, c), traceConf)
+	if !ok {
+		return nil
+	}
+	return map[string]any{"MeshTrace": fields(rule.Explain())}
 }
 
 func whyLogs(r *incr.Run, k sectionKey) map[string]any {
@@ -173,6 +183,7 @@ func whyOutbound(r *incr.Run, p Port, c policy.Class) map[string]any {
 			why[kind] = fields(said)
 		}
 	}
+	maps.Copy(why, whyTraces(r, c))
 	for _, rule := range httpRulesFor.Get(r, callsKey{Class: c, Port: p}) {
 		text, _ := json.Marshal(rule.Key)
 		why["MeshHTTPRoute "+string(text)] = fields(rule.Explain())

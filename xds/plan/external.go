@@ -332,28 +332,31 @@ var egressListener = incr.NewQuery("egress-listener", func(r *incr.Run, k listen
 	section := sectionOf(r, dp, d.Section())
 	l := zoneListener(r, dp, d, ir.OriginEgress)
 	for _, x := range served {
-		l.Chains = append(l.Chains, egressChain(r, section, who, x))
+		l.Chains = append(l.Chains, egressChain(r, dp, section, who, x))
 	}
 	return l
 }, func(a, b *ir.Listener) bool { return reflect.DeepEqual(a, b) })
 
 // egressChain serves one service to those who may call it.
-func egressChain(r *incr.Run, section sectionKey, egress who, to external) ir.Chain {
+func egressChain(r *incr.Run, dp *api.Object[api.Dataplane], section sectionKey, egress who, to external) ir.Chain {
 	name := to.Port.Name()
+	logs, _ := sectionLogs(r, dp, section, name, isHTTP(to.Protocol))
 	chain := ir.Chain{
 		Name: name, Match: ir.ChainMatch{Transport: "tls", SNI: []string{to.SNI}},
 		TLS:         &ir.ServerTLS{Identity: egress.Secret, Bundle: bundleName, Params: tlsIn.Get(r, section).Params},
-		Permissions: permissionsAsking(permissionsIn.Get(r, section), to.SNI), Logs: []ir.AccessLog{{Path: "/dev/stdout", Denied: true}},
+		Permissions: permissionsAsking(permissionsIn.Get(r, section), to.SNI), Logs: append([]ir.AccessLog{{Path: "/dev/stdout", Denied: true}}, logs...),
 	}
 	limits := rateLimitsIn.Get(r, section)
 	chain.Connections = limits.connections(to.SNI)
 	timeouts := timeoutsAsked.Get(r, askedKey{section, to.SNI})
 	all := timeouts.All
 	if !isHTTP(to.Protocol) {
-		chain.TCP = &ir.TCP{StatName: name, Backends: []ir.Backend{{Cluster: name}}, IdleTimeout: all.Idle}
+		chain.TCP = &ir.TCP{StatName: name, Backends: []ir.Backend{{Cluster: name}}, IdleTimeout: all.Idle, LogConnect: len(logs) > 0}
 		return chain
 	}
+	tracing, _ := sectionTracing(r, dp, section)
 	chain.HTTP = &ir.HTTP{
+		Tracing:  tracing,
 		StatName: name, GRPC: to.Protocol == "grpc",
 		IdleTimeout: timeouts.Listener, StreamIdleTimeout: generatorTimeouts.StreamIdle, RequestHeadersTimeout: all.RequestHeaders,
 		Limits: limits.Requests,
@@ -367,6 +370,19 @@ func egressChain(r *incr.Run, section sectionKey, egress who, to external) ir.Ch
 	}
 	return chain
 }
+
+// egressNeeds is the clusters that an egress listener names beside those of what it
+// serves.
+var egressNeeds = incr.NewQuery("egress-needs", func(r *incr.Run, k listenerKey) systemClusters {
+	dp, ok := api.Dataplanes.Get(r, k.Proxy)
+	if !ok || k.Index >= len(dp.Spec.Networking.Listeners) {
+		return nil
+	}
+	section := sectionOf(r, dp, dp.Spec.Networking.Listeners[k.Index].Section())
+	_, logs := sectionLogs(r, dp, section, "", false)
+	_, traces := sectionTracing(r, dp, section)
+	return append(logs, traces...)
+}, slices.Equal[systemClusters])
 
 // permissionsAsking leaves out what is said of those who ask for another server
 // name: none of them comes here.
@@ -409,6 +425,9 @@ func addEgress(r *incr.Run, own *Set, dp *api.Object[api.Dataplane], who who) {
 	for i, l := range dp.Spec.Networking.Listeners {
 		if l.Type == "ZoneEgress" {
 			own.Listeners[zoneListenerName(l)] = egressListenerBytes.Ref(listenerKey{dp.ID, i})
+			if recordsWanted.Get(r, dp.Mesh) {
+				egressNeeds.Get(r, listenerKey{dp.ID, i}).enter(r, ownClass(r, dp), own)
+			}
 		}
 	}
 }

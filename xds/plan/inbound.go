@@ -91,8 +91,9 @@ var inbound = incr.NewQuery("inbound", func(r *incr.Run, k listenerKey) *ir.List
 	timeouts := timeoutsIn.Get(r, section)
 	all := timeouts.All
 	if isHTTP(protocol) {
+		tracing, _ := sectionTracing(r, dp, section)
 		chain.HTTP = &ir.HTTP{
-			StatName: name, GRPC: protocol == "grpc", ForwardPeer: true, InternalCIDRs: settings(r).InternalCIDRs,
+			Tracing: tracing, StatName: name, GRPC: protocol == "grpc", ForwardPeer: true, InternalCIDRs: settings(r).InternalCIDRs,
 			IdleTimeout: timeouts.Listener, StreamIdleTimeout: generatorTimeouts.StreamIdle, RequestHeadersTimeout: all.RequestHeaders,
 			Limits: limits.Requests,
 			Faults: faultsIn.Get(r, section),
@@ -130,6 +131,10 @@ var inboundNeeds = incr.NewQuery("inbound-needs", func(r *incr.Run, k listenerKe
 		return nil
 	}
 	_, need := sectionLogs(r, dp, section, inboundDestination(dp, in), isHTTP(protocolOf(in.Protocol)))
+	if isHTTP(protocolOf(in.Protocol)) {
+		_, traces := sectionTracing(r, dp, section)
+		need = append(need, traces...)
+	}
 	return need
 }, slices.Equal[systemClusters])
 

@@ -176,6 +176,9 @@ func (c *client) call(to target, k outboundKey) bool {
 	as := target{to.Port, needs.Protocol}
 	k.Port, k.Protocol, k.Timeout, k.Connects = to.Port, needs.Protocol, needs.Timeout, needs.Connects
 	k.Split, k.Hash, k.Logs = needs.Split, needs.Hash, c.logs(as, needs)
+	if isHTTP(needs.Protocol) {
+		k.Tracing = c.tracingOf(to.Port)
+	}
 	c.listener(k)
 	if isHTTP(needs.Protocol) {
 		c.routes[to.Port.Name()] = routesKey{c.class.Policy, as}
@@ -253,6 +256,7 @@ type outboundKey struct {
 	Hash     word[*ir.Hash]     // tcp: what connections are hashed by
 	Patches  word[[]ir.Patch]
 	Logs     word[[]ir.AccessLog]
+	Tracing  word[*ir.Tracing] // http
 }
 
 func (k outboundKey) name() string {
@@ -272,6 +276,7 @@ var outboundListener = incr.NewQuery("outbound", func(r *incr.Run, k outboundKey
 		chain.HTTP = &ir.HTTP{
 			StatName: name, GRPC: k.Protocol == "grpc", NormalizePath: true, RouteName: name,
 			InternalCIDRs: settings(r).InternalCIDRs, RequestHeadersTimeout: k.Timeout,
+			Tracing:     k.Tracing.value(),
 			IdleTimeout: ir.Span(0), // connections of the application end when it wants
 		}
 	} else {

@@ -53,7 +53,9 @@
 // inbounds are strict, nothing is let in beside them: upstream passes in plaintext what
 // is made to the port of an inbound at another address of the host. What policies let
 // out is the union of what each match says: upstream lets a match for addresses hide
-// those for names.
+// those for names. Calls of services outside of the mesh are traced as well, by their callers
+// and by the egress, and where the collector of a policy is not there nothing is: upstream
+// leaves out the former and goes on without anybody who gets the spans.
 package plan
 
 import (

@@ -374,7 +374,11 @@ func (b *batch) add(prefix string, config map[string]map[string]proto.Message) {
 				m.Address = b.address()
 				b.static.Listeners = append(b.static.Listeners, m)
 			case *clusterv3.Cluster:
-				m.Name = name
+				// A listener that traces is refused if its collector is not there.
+				known := func(c *clusterv3.Cluster) bool { return c.Name == m.Name }
+				if !strings.HasPrefix(m.Name, "system_") || slices.ContainsFunc(b.static.Clusters, known) {
+					m.Name = name
+				}
 				b.static.Clusters = append(b.static.Clusters, m)
 			case *endpointv3.ClusterLoadAssignment:
 				b.static.Clusters = append(b.static.Clusters, &clusterv3.Cluster{

@@ -213,10 +213,10 @@ var (
 		patchSet.keys,
 		retrySet.keys, tcpRouteSet.keys, balanceSet.keys,
 		passthroughSet.keys,
-		logSet.keys)
+		logSet.keys, traceSet.keys)
 	serverKeys = labelKeys("server-keys", timeoutSet.keys, breakerSet.keys, permissionSet.keys,
 		rateLimitSet.keys, faultSet.keys, tlsSet.keys,
-		logSet.keys)
+		logSet.keys, traceSet.keys)
 	ownKeys = labelKeys("own-keys", patchSet.keys)
 )
 

@@ -35,8 +35,9 @@ func TestRandomMeshes(t *testing.T) {
 		if secured {
 			w.documents(t, "east", w.fill(randomIdentity))
 		}
+		beside := rapid.Bool().Draw(rt, "beside") // each has the program of this project beside it
 		for _, name := range randomProxies {
-			w.connect(connected{Name: name, Certificate: secured, ReadinessPort: 9902, AdminPort: 9901})
+			w.connect(connected{Name: name, Certificate: secured, ReadinessPort: 9902, AdminPort: 9901, InWorkDir: beside, OTLP: beside})
 		}
 		e, advance := w.follow(t)
 		held := map[plan.Ref]bool{}
@@ -213,6 +214,8 @@ func aim(t *rapid.T, ref map[string]any) {
 		if ref["sectionName"] != nil {
 			ref["sectionName"] = rapid.SampledFrom([]string{"http", "http2", "grpc", "raw", "none"}).Draw(t, "section")
 		}
+	case "MeshOpenTelemetryBackend":
+		ref["labels"] = map[string]any{"app": rapid.SampledFrom([]string{"grpc", "http", "none"}).Draw(t, "collector")}
 	case "MeshService", "MeshMultiZoneService":
 		names := []string{"api", "west"}
 		if ref["kind"] == "MeshMultiZoneService" {
@@ -268,7 +271,19 @@ name: ingress
 networking:
   address: 10.0.0.70
   listeners: [{type: ZoneIngress, name: in, address: 10.0.0.70, port: 10001}]`,
-	"global": `type: MeshMultiZoneService
+	"global": `type: MeshOpenTelemetryBackend
+mesh: default
+name: grpc
+labels: {app: grpc}
+spec: {}
+---
+type: MeshOpenTelemetryBackend
+mesh: default
+name: http
+labels: {app: http}
+spec: {protocol: http, endpoint: {address: otel.example, path: /in}}
+---
+type: MeshMultiZoneService
 mesh: default
 name: multi
 spec:

@@ -40,13 +40,20 @@ type ways struct {
 var (
 	linesWanted = telemetryWanted("lines-wanted", func(b *api.AccessLogBackend) bool { return b.TCP != nil })
 	// recordsWanted is about all that needs the name of the workload.
-	recordsWanted = telemetryWanted("records-wanted", func(b *api.AccessLogBackend) bool { return b.OpenTelemetry != nil })
+	recordsWanted = telemetryWanted("records-wanted", func(b *api.AccessLogBackend) bool { return b.OpenTelemetry != nil }, func(r *incr.Run, mesh string) bool {
+		for p := range api.MeshTraces.In(r, mesh) {
+			if len(p.Spec.Default.Backends) > 0 {
+				return true
+			}
+		}
+		return false
+	})
 )
 
-func telemetryWanted(name string, wanted func(*api.AccessLogBackend) bool) *incr.Query[string, bool] {
+func telemetryWanted(name string, log func(*api.AccessLogBackend) bool, others ...func(*incr.Run, string) bool) *incr.Query[string, bool] {
 	return incr.NewQuery(name, func(r *incr.Run, mesh string) (is bool) {
-		eachLogBackend(r, mesh, func(b api.AccessLogBackend) { is = is || wanted(&b) })
-		return is
+		eachLogBackend(r, mesh, func(b api.AccessLogBackend) { is = is || log(&b) })
+		return is || slices.ContainsFunc(others, func(wanted func(*incr.Run, string) bool) bool { return wanted(r, mesh) })
 	}, func(a, b bool) bool { return a == b })
 }
 
@@ -69,9 +76,9 @@ func waysOf(r *incr.Run, dp *api.Object[api.Dataplane]) ways {
 		}
 	}
 	if records {
-		w.Workload = api.WorkloadOf(dp)
+		w.Workload, w.CA = api.WorkloadOf(dp), c.SystemCA
 		if !w.OTLP {
-			w.Dir, w.Host, w.CA = "", cmp.Or(c.HostIP, "127.0.0.1"), c.SystemCA
+			w.Dir, w.Host = "", cmp.Or(c.HostIP, "127.0.0.1")
 		}
 	}
 	return w
@@ -172,18 +179,25 @@ func (w ways) send(to collector, prefix, signal string, origin ir.Origin) (ir.Co
 		scheme := "http"
 		if c.Protocol = ir.HTTP1; to.https() {
 			scheme = "https"
-			c.Outside = &ir.OutsideTLS{CAPath: w.CA, Unverified: w.CA == ""}
-			if w.CA != "" {
-				c.Outside.Names = []ir.NameMatch{{Match: ir.Exact, Value: host}}
-			}
-			if _, err := netip.ParseAddr(host); err != nil {
-				c.Outside.SNI = host
-			}
+			c.Outside = w.outsideTLS(host)
 		}
 		out.URL = (&url.URL{Scheme: scheme, Host: at, Path: path.Join("/", to.Path, "v1", signal)}).String()
 	}
 	out.Cluster = c.Name
 	return out, c
+}
+
+// outsideTLS is how a host is spoken to that is to prove its name, where it is known
+// who may vouch for it.
+func (w ways) outsideTLS(host string) *ir.OutsideTLS {
+	out := &ir.OutsideTLS{CAPath: w.CA, Unverified: w.CA == ""}
+	if w.CA != "" {
+		out.Names = []ir.NameMatch{{Match: ir.Exact, Value: host}}
+	}
+	if _, err := netip.ParseAddr(host); err != nil {
+		out.SNI = host
+	}
+	return out
 }
 
 // outside is a cluster of one host, which may be a name.
@@ -224,8 +238,11 @@ const logPrefix = "system_meshaccesslog_"
 
 // systemOrigin is the origin of a cluster of [systemClusters].
 func systemOrigin(name string) (o ir.Origin, ok bool) {
-	if strings.HasPrefix(name, logPrefix) {
+	switch {
+	case strings.HasPrefix(name, logPrefix):
 		return ir.OriginLog, true
+	case strings.HasPrefix(name, tracePrefix):
+		return ir.OriginTrace, true
 	}
 	return "", false
 }
@@ -240,9 +257,12 @@ func (w ways) resource(r *incr.Run, mesh string) []ir.LogField {
 	site := settings(r).Site
 	return []ir.LogField{
 		{Key: "kuma.mesh", Value: mesh}, {Key: "kuma.workload", Value: workloadKRI(mesh, site, w.Workload)}, {Key: "kuma.zone", Value: site.Zone},
-		{Key: "service.name", Value: w.Workload},
+		{Key: serviceNameKey, Value: w.Workload},
 	}
 }
+
+// serviceNameKey is https://opentelemetry.io/docs/specs/semconv/resource/#service.
+const serviceNameKey = "service.name"
 
 func workloadKRI(mesh string, site api.Site, name string) string {
 	return api.Workloads.KRI(api.LocalID(api.Workloads, mesh, "", name, site), "")
