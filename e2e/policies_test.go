@@ -38,6 +38,8 @@ var scenarios = []struct {
 	{"MeshTimeout", timeouts},
 	{"MeshHTTPRoute", httpRoute},
 	{"MeshLoadBalancingStrategy", loadBalancing},
+	{"MeshAccessLog", accessLog},
+	{"MeshTrace", trace},
 }
 
 func TestPolicies(t *testing.T) {

@@ -411,7 +411,7 @@ func TestStatusOfEnvoyAndItsOutput(t *testing.T) {
 	if r.exit != 7 || !errors.Is(r.err, proxy.ErrEnvoy) || !strings.Contains(r.err.Error(), "status 7") {
 		t.Errorf("%d %v", r.exit, r.err)
 	}
-	want := "--config-path " + cp.asked()[0].Workdir + "/bootstrap.yaml --drain-time-s 2 --drain-strategy immediate --disable-hot-restart" +
+	want := "--config-path " + cp.asked()[0].Workdir + "/bootstrap.yaml --drain-time-s 2 --drain-strategy immediate --disable-hot-restart --file-flush-interval-msec 1000" +
 		" --log-level warning --component-log-level upstream:debug --concurrency 1\n"
 	if out.String() != want || errs.String() != "to stderr\n" {
 		t.Errorf("stdout %q, expected %q\nstderr %q", out.String(), want, errs.String())
