@@ -145,9 +145,13 @@ const (
 	LabelWorkload    = "kuma.io/workload"
 	LabelIngress     = "kuma.io/listener-zoneingress"
 	LabelEgress      = "kuma.io/listener-zoneegress"
-	LabelGraceSince  = "kuma.io/deletion-grace-period-started-at"
-	OriginGlobal     = "global"
-	OriginZone       = "zone"
+	// LabelExit of a MeshExternalService says how callers leave the mesh: ExitDirect,
+	// or through a zone egress, which is the default.
+	LabelExit       = "atoll.io/exit"
+	ExitDirect      = "direct"
+	LabelGraceSince = "kuma.io/deletion-grace-period-started-at"
+	OriginGlobal    = "global"
+	OriginZone      = "zone"
 )
 
 // Site says which control plane a row is at; names and labels depend on it.

@@ -297,6 +297,9 @@ func checkLabels(k AnyKind, d Document, site Site, r *Report) {
 	if m, ok := d.Labels[LabelMesh]; ok && k.Info().Scope == MeshScope && m != d.Mesh && origin != OriginGlobal {
 		r.Key("labels", LabelMesh).Add("%s label must not differ from mesh set on resource", LabelMesh)
 	}
+	if exit, ok := d.Labels[LabelExit]; ok && exit != ExitDirect && k.Info().Name == MeshExternalServices.Name {
+		r.Key("labels", LabelExit).Add("must be %q, or absent: then it is called through a zone egress", ExitDirect)
+	}
 	if role, ok := d.Labels[LabelPolicyRole]; ok && k.Info().Policy != nil && role != "system" {
 		r.Key("labels", LabelPolicyRole).Add("%s label should have system value, got %s", LabelPolicyRole, role)
 	}

@@ -4,7 +4,9 @@ import "strconv"
 
 // MeshExternalService gives a service outside of the mesh a name and a virtual
 // IP inside of it, so that policies can speak of it. Proxies call it through an
-// egress of their zone, which needs an identity, as they do.
+// egress of their zone, which needs an identity, as they do. With the label
+// atoll.io/exit: direct they call it themselves, with its TLS: no egress and no
+// identity is needed then, but nobody asks whether they may.
 type MeshExternalService struct {
 	// How the service is called inside of the mesh.
 	Match ExternalMatch `json:"match" req:"true"`

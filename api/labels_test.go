@@ -129,6 +129,9 @@ func TestLabelChecks(t *testing.T) {
 		{api.MeshTimeouts, zone, labels{"kuma.io/policy-role": "system"}, nil},
 		{api.MeshTimeouts, zone, labels{"kuma.io/policy-role": "producer"}, []string{`labels["kuma.io/policy-role"]: kuma.io/policy-role label should have system value, got producer`}},
 		{api.MeshServices, zone, labels{"kuma.io/policy-role": "producer"}, nil}, // no policy
+		{api.MeshExternalServices, zone, labels{"atoll.io/exit": "direct"}, nil},
+		{api.MeshExternalServices, zone, labels{"atoll.io/exit": "none"}, []string{`labels["atoll.io/exit"]: must be "direct", or absent: then it is called through a zone egress`}},
+		{api.MeshServices, zone, labels{"atoll.io/exit": "none"}, nil}, // it means nothing there
 		{api.Dataplanes, zone, labels{"a.b/c-d_e.F": "", "x": "A-b_c.9"}, nil},
 		{api.Dataplanes, zone, labels{"A/b": "c", "a/": "b c"}, []string{
 			`labels["A/b"]: prefix part "A" must be a lowercase RFC 1123 subdomain`,

@@ -3,6 +3,7 @@ package xds_test
 import (
 	"fmt"
 	"maps"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -345,13 +346,24 @@ func TestCostOfExternalServices(t *testing.T) {
 		m.since()
 		p.put("global", external("one", "other.example.com"))
 		m.expect("an external service moves", cost{
-			Ran:  ran{"resolve": 1, "endpoints": 1, "externals": 1, "materials": 1, "egress-cluster": 1, "encode.egress-cluster": 1},
+			Ran:  ran{"resolve": 1, "direct": 1, "endpoints": 1, "externals": 1, "materials": 1, "egress-cluster": 1, "encode.egress-cluster": 1},
 			Sent: sent{"CDS +1": 1}, Proxies: 1,
 		})
 		p.put("global", external("three", "three.example.com"))
 		m.expect("one more", cost{
 			Ran:  ran{"externals": 1, "materials": 1, "proxy": 1, "egress-set": 1, "egress-cluster": 1, "encode.egress-cluster": 1, "timeouts-asked": 1, "egress-listener": 1, "encode.egress-listener": 1},
 			Sent: sent{"CDS +1": 1, "LDS +1": 1}, Proxies: 1,
+		})
+		directly := func(address string) string {
+			return strings.Replace(external("one", address), "spec:", "labels: {atoll.io/exit: direct}\nspec:", 1)
+		}
+		p.put("global", directly("other.example.com"))
+		m.since() // its callers, and all others in a mesh that had none such, are planned anew
+		p.put("global", directly("one.example.com"))
+		m.expect("one that is called without the egress moves", cost{
+			Ran: ran{"resolve": 1, "direct": 1, "direct-callable": 1, "any-direct": 1, "externals": 1, "materials": 1,
+				"direct-cluster": 1, "encode.direct-cluster": 1, "egress-cluster": 1, "encode.egress-cluster": 1},
+			Sent: sent{"CDS +1": 2}, Proxies: 2,
 		})
 	})
 }

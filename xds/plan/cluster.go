@@ -21,6 +21,29 @@ func encode[V any, M proto.Message](r *incr.Run, t wire.Type, name string, build
 	return encoded(t, name, build, v).take(r)
 }
 
+// listenerBytes is the query for the bytes of the listeners of another; absent where
+// they are nil.
+func listenerBytes[K comparable](name string, of *incr.Query[K, *ir.Listener]) *incr.Query[K, *wire.Resource] {
+	return incr.NewQuery(name, func(r *incr.Run, k K) *wire.Resource {
+		l := of.Get(r, k)
+		if l == nil {
+			return nil
+		}
+		return encode(r, wire.Listener, l.Name, envoy.Listener, *l)
+	}, sameBytes)
+}
+
+// clusterBytes is that for clusters.
+func clusterBytes[K comparable](name string, of *incr.Query[K, *ir.Cluster]) *incr.Query[K, *wire.Resource] {
+	return incr.NewQuery(name, func(r *incr.Run, k K) *wire.Resource {
+		c := of.Get(r, k)
+		if c == nil {
+			return nil
+		}
+		return encode(r, wire.Cluster, c.Name, envoy.Cluster, *c)
+	}, sameBytes)
+}
+
 // variant is a resource that several share, or why it cannot be built. It is not
 // the variant that fails then but those who change over to it: they have a last
 // good one.

@@ -18,9 +18,7 @@ import (
 	"github.com/atoll-mesh/atoll/api/incr"
 	"github.com/atoll-mesh/atoll/api/policy"
 	"github.com/atoll-mesh/atoll/xds/bootstrap"
-	"github.com/atoll-mesh/atoll/xds/envoy"
 	"github.com/atoll-mesh/atoll/xds/ir"
-	"github.com/atoll-mesh/atoll/xds/wire"
 )
 
 // The program next to Envoy is told through Envoy what it has to know: a listener
@@ -118,13 +116,7 @@ var dynamic = incr.NewQuery("dynamic", func(r *incr.Run, k dynamicKey) *ir.Liste
 	}
 }, func(a, b *ir.Listener) bool { return reflect.DeepEqual(a, b) })
 
-var dynamicBytes = incr.NewQuery("encode.dynamic", func(r *incr.Run, k dynamicKey) *wire.Resource {
-	l := dynamic.Get(r, k)
-	if l == nil {
-		return nil
-	}
-	return encode(r, wire.Listener, l.Name, envoy.Listener, *l)
-}, sameBytes)
+var dynamicBytes = listenerBytes("encode.dynamic", dynamic)
 
 // dnsKey is whose names a proxy answers.
 type dnsKey struct {

@@ -79,6 +79,11 @@ var Explain = incr.NewQuery("explain", func(r *incr.Run, id api.ID) *Explained {
 		at := assignedKey{c.class.Policy, k.To.Port, placeOf(r, c.class.Policy, dp)}
 		out.Endpoints[name] = endpoints.Get(r, endpointsKey{k.To.Port, at.view(r)})
 	}
+	for name, k := range c.outside {
+		if directCallable.Get(r, k.To.Port.Service()).Complete {
+			out.Clusters[name] = directCluster.Get(r, k)
+		}
+	}
 	for _, w := range append(system, c.system...) {
 		out.Clusters[w.value().Name] = w.value()
 	}

@@ -299,13 +299,7 @@ var egressCluster = incr.NewQuery("egress-cluster", func(r *incr.Run, k egressCl
 	return c
 }, func(a, b *ir.Cluster) bool { return reflect.DeepEqual(a, b) })
 
-var egressClusterBytes = incr.NewQuery("encode.egress-cluster", func(r *incr.Run, k egressClusterKey) *wire.Resource {
-	c := egressCluster.Get(r, k)
-	if c == nil {
-		return nil
-	}
-	return encode(r, wire.Cluster, c.Name, envoy.Cluster, *c)
-}, sameBytes)
+var egressClusterBytes = clusterBytes("encode.egress-cluster", egressCluster)
 
 // clientSecretBytes is the certificate that a service is shown.
 var clientSecretBytes = incr.NewQuery("encode.client-secret", func(r *incr.Run, service api.ID) *wire.Resource {
@@ -393,13 +387,7 @@ func permissionsAsking(all *ir.Permissions, sni string) *ir.Permissions {
 	return &ir.Permissions{Deny: keep(all.Deny), Allow: keep(all.Allow), AllowShadowDeny: keep(all.AllowShadowDeny)}
 }
 
-var egressListenerBytes = incr.NewQuery("encode.egress-listener", func(r *incr.Run, k listenerKey) *wire.Resource {
-	l := egressListener.Get(r, k)
-	if l == nil {
-		return nil
-	}
-	return encode(r, wire.Listener, l.Name, envoy.Listener, *l)
-}, sameBytes)
+var egressListenerBytes = listenerBytes("encode.egress-listener", egressListener)
 
 // egressOf is the key of what is behind a proxy's egress listeners; false if it has
 // none.

@@ -71,6 +71,7 @@ type routeSettings struct {
 	Retry           word[*ir.Retry]
 	Patches         word[[]ir.Patch]
 	Hash            word[[]ir.Hash]
+	Direct          bool // to a service outside of the mesh, which is asked for by its own name
 }
 
 func routeSettingsOf(r *incr.Run, k routesKey) routeSettings {
@@ -78,6 +79,7 @@ func routeSettingsOf(r *incr.Run, k routesKey) routeSettings {
 	out := routeSettings{
 		Port: k.To.Port, Request: said.Timeouts.Request, Stream: said.Timeouts.StreamIdle,
 		Retry: said.Retries.of(k.To.Protocol), Hash: said.Balance.Hash,
+		Direct: isDirect(r, k.To.Port),
 	}
 	out.Patches = patchWord(routePatches(r, k.Class, ir.OriginOutbound, k.To.Port.Name()))
 	rules := httpRulesFor.Get(r, k.calls())
@@ -158,9 +160,12 @@ func (b *routeBuilder) route(rule httpRule, match api.HTTPMatch) ir.Route {
 	f.Timeout, f.IdleTimeout = said.Timeouts.Request, said.Timeouts.StreamIdle
 	f.Retry = said.Retries.of(b.key.To.Protocol).value()
 	f.Hash = said.Balance.Hash.value()
-	b.backends(f, rule.Conf)
+	direct := b.backends(f, rule.Conf)
 	for _, filter := range rule.Conf.Filters {
 		b.filter(&out, f, filter)
+	}
+	if direct && f.Rewrite.Host == "" {
+		f.Rewrite.AutoHost = true
 	}
 	switch {
 	case out.Redirect != nil:
@@ -178,10 +183,12 @@ func routeSource(rule httpRule) policy.Destination {
 	return policy.Destination{ID: from.Policy.ID, Section: "rule_" + strconv.Itoa(from.Index)}
 }
 
-func (b *routeBuilder) backends(f *ir.Forward, conf api.HTTPRouteConf) {
+// backends fills in where requests go; direct: some to a service outside of the mesh,
+// which is to be asked for by its own name.
+func (b *routeBuilder) backends(f *ir.Forward, conf api.HTTPRouteConf) (direct bool) {
 	if len(conf.BackendRefs) == 0 {
 		f.Backends = []ir.Backend{{Cluster: b.key.To.Port.Name(), Weight: 100}}
-		return
+		return isDirect(b.r, b.key.To.Port)
 	}
 	for _, ref := range conf.BackendRefs {
 		weight := weightOf(ref)
@@ -190,10 +197,12 @@ func (b *routeBuilder) backends(f *ir.Forward, conf api.HTTPRouteConf) {
 		}
 		if to := b.backend(ref); to != (target{}) {
 			f.Backends = append(f.Backends, ir.Backend{Cluster: to.Port.Name(), Weight: weight})
+			direct = direct || isDirect(b.r, to.Port)
 		} else {
 			f.Unresolved += weight
 		}
 	}
+	return direct
 }
 
 func (b *routeBuilder) backend(ref api.BackendRef) target { return backendOf(b.r, b.mesh, ref) }
@@ -319,7 +328,7 @@ func (k routeSettings) config() ir.RouteConfig {
 	if !slices.ContainsFunc(list, func(x ir.Route) bool { return x.Match.IsZero() || catchesAll(x.Match) }) {
 		list = append(list, ir.Route{Name: catchAllRoute, Forward: &ir.Forward{
 			Backends: []ir.Backend{{Cluster: name, Weight: 100}}, Timeout: k.Request, IdleTimeout: k.Stream,
-			Retry: k.Retry.value(), Hash: k.Hash.value(),
+			Retry: k.Retry.value(), Hash: k.Hash.value(), Rewrite: ir.Rewrite{AutoHost: k.Direct},
 		}})
 	}
 	return ir.RouteConfig{

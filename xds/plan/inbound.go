@@ -9,9 +9,7 @@ import (
 	"github.com/atoll-mesh/atoll/api/db"
 	"github.com/atoll-mesh/atoll/api/incr"
 	"github.com/atoll-mesh/atoll/api/policy"
-	"github.com/atoll-mesh/atoll/xds/envoy"
 	"github.com/atoll-mesh/atoll/xds/ir"
-	"github.com/atoll-mesh/atoll/xds/wire"
 )
 
 // sectionKey is an inbound as policies see it.
@@ -145,13 +143,7 @@ func firstAddress(r db.Reader, address string) string {
 	return address
 }
 
-var inboundBytes = incr.NewQuery("encode.inbound", func(r *incr.Run, k listenerKey) *wire.Resource {
-	l := inbound.Get(r, k)
-	if l == nil {
-		return nil
-	}
-	return encode(r, wire.Listener, l.Name, envoy.Listener, *l)
-}, sameBytes)
+var inboundBytes = listenerBytes("encode.inbound", inbound)
 
 var inboundCluster = incr.NewQuery("inbound-cluster", func(r *incr.Run, k listenerKey) *ir.Cluster {
 	dp, in, section := inboundOf(r, k)
@@ -179,13 +171,7 @@ var inboundCluster = incr.NewQuery("inbound-cluster", func(r *incr.Run, k listen
 	return c
 }, func(a, b *ir.Cluster) bool { return reflect.DeepEqual(a, b) })
 
-var inboundClusterBytes = incr.NewQuery("encode.inbound-cluster", func(r *incr.Run, k listenerKey) *wire.Resource {
-	c := inboundCluster.Get(r, k)
-	if c == nil {
-		return nil
-	}
-	return encode(r, wire.Cluster, c.Name, envoy.Cluster, *c)
-}, sameBytes)
+var inboundClusterBytes = clusterBytes("encode.inbound-cluster", inboundCluster)
 
 var permissionSet = newPolicySet("permissions", api.MeshTrafficPermissions, func(s *api.MeshTrafficPermission) *api.TargetRef { return s.TargetRef })
 

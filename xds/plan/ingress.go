@@ -76,13 +76,7 @@ type listenerKey struct {
 	Index int
 }
 
-var ingressListenerBytes = incr.NewQuery("encode.ingress-listener", func(r *incr.Run, k listenerKey) *wire.Resource {
-	l := ingressListener.Get(r, k)
-	if l == nil {
-		return nil
-	}
-	return encode(r, wire.Listener, l.Name, envoy.Listener, *l)
-}, sameBytes)
+var ingressListenerBytes = listenerBytes("encode.ingress-listener", ingressListener)
 
 // ingressListener is nil when there is nothing to expose.
 var ingressListener = incr.NewQuery("ingress-listener", func(r *incr.Run, k listenerKey) *ir.Listener {

@@ -26,6 +26,9 @@ type Class struct {
 	Ways      unique.Handle[ways]
 	// Virtual is the services that are called by their virtual addresses.
 	Virtual virtual
+	// SystemCA is where the host has its authorities, if services outside of the mesh
+	// are called directly.
+	SystemCA string
 	// Redirected is what the host redirects of what goes out, where that needs
 	// listeners of the proxy.
 	Redirected redirection
@@ -33,6 +36,11 @@ type Class struct {
 
 func classKey(r *incr.Run, dp *api.Object[api.Dataplane], x redirection, w who) Class {
 	k := Class{Policy: policy.Of(dp, clientKeys.Get(r, dp.Mesh), nil).Class(), Identity: w.Secret, Ways: unique.Make(waysOf(r, dp))}
+	if anyDirect.Get(r, dp.Mesh) {
+		if c, ok := api.Connections.Get(r, dp.ID.Key()); ok {
+			k.SystemCA = c.SystemCA
+		}
+	}
 	if !x.on() && !x.Bound {
 		k.Outbounds = unique.Make(encodeOutbounds(dp.Spec.Networking.Outbound))
 		return k
@@ -121,13 +129,14 @@ type client struct {
 	listeners map[string]outboundKey
 	routes    map[string]routesKey
 	clusters  map[string]clusterKey
+	outside   map[string]directKey
 	system    systemClusters
 }
 
 func newClient(r *incr.Run, k Class) *client {
 	c := &client{
 		r: r, class: k, mesh: k.Policy.Proxy().Mesh, taken: map[ir.Address]bool{},
-		listeners: map[string]outboundKey{}, routes: map[string]routesKey{}, clusters: map[string]clusterKey{},
+		listeners: map[string]outboundKey{}, routes: map[string]routesKey{}, clusters: map[string]clusterKey{}, outside: map[string]directKey{},
 	}
 	for _, out := range decodeOutbounds(k.Outbounds.Value()) {
 		c.outbound(out)
@@ -147,6 +156,9 @@ func (c *client) set() *Set {
 	for name, k := range c.clusters {
 		s.Clusters[name] = cluster.Ref(k)
 		s.Endpoints[name] = assigned.Ref(assignedKey{Class: k.Class, Port: k.To.Port})
+	}
+	for _, k := range c.outside {
+		k.enter(c.r, s)
 	}
 	c.system.enter(c.r, c.class.Policy, s)
 	return s
@@ -214,6 +226,10 @@ func (c *client) listener(k outboundKey) {
 }
 
 func (c *client) cluster(to target) {
+	if isDirect(c.r, to.Port) {
+		c.outside[to.Port.Name()] = directKey{c.class.Policy, to, c.class.SystemCA}
+		return
+	}
 	if c.class.Identity != "" && !callable.Get(c.r, to.Port) || c.class.Identity == "" && isExternal(to.Port) {
 		return // its calls fail, closed
 	}

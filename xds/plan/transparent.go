@@ -216,13 +216,7 @@ var throughCluster = incr.NewQuery("through-cluster", func(r *incr.Run, k throug
 	return &c
 }, func(a, b *ir.Cluster) bool { return reflect.DeepEqual(a, b) })
 
-var throughClusterBytes = incr.NewQuery("encode.through-cluster", func(r *incr.Run, k throughClusterKey) *wire.Resource {
-	c := throughCluster.Get(r, k)
-	if c == nil {
-		return nil
-	}
-	return encode(r, wire.Cluster, c.Name, envoy.Cluster, *c)
-}, sameBytes)
+var throughClusterBytes = clusterBytes("encode.through-cluster", throughCluster)
 
 // addThrough adds what takes the outgoing connections that hosts redirect.
 func (c *client) addThrough(s *Set) {
