@@ -25,7 +25,7 @@ func newCounters(registry prometheus.Registerer) counters {
 
 // beside starts what serves Envoy while it runs. The returned function ends it: what
 // Envoy has left behind is still passed on, as far as that goes fast.
-func (r *runner) beside() (end func(), err error) {
+func (r *runner) beside(names *names) (end func(), err error) {
 	ctx, stop := context.WithCancel(context.Background())
 	var runs sync.WaitGroup
 	pipe, err := r.openLogPipe()
@@ -35,6 +35,9 @@ func (r *runner) beside() (end func(), err error) {
 	}
 	runs.Go(func() { pipe.run(ctx) })
 	told := NewDynamic(r.dir.path, r.DynamicInterval, r.log)
+	if names != nil {
+		runs.Go(func() { told.Follow(ctx, bootstrap.DNSPath, names.apply) })
+	}
 	if r.OTLPPipe {
 		collectors := &collectors{dir: r.dir.path, env: r.OTLP, log: r.log, counted: r.counters, open: map[string]*collectorServer{}}
 		runs.Go(func() {

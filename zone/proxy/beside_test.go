@@ -217,32 +217,15 @@ func TestCollectors(t *testing.T) {
 
 func ptr[V any](v V) *V { return &v }
 
-// withCollector runs a proxy that is told of the collector, and a client of the
-// socket for it.
-func withCollector(t *testing.T, b bootstrap.CollectorBackend, env []string) (*running, *grpc.ClientConn) {
+// tell is Envoy, passing on what is told at a path.
+func tell(t *testing.T, workdir, path string, body []byte) {
 	t.Helper()
-	c, log := config(t, newControlPlane(t, 0, onSocket), fakeEnvoy(t, "exec sleep 1000"))
-	dir, err := os.MkdirTemp("", "dp") // short enough for sockets
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	c.WorkDir = dir
-	c.DynamicInterval = 10 * time.Millisecond
-	if err := c.Environment(env); err != nil {
-		t.Fatal(err)
-	}
-	b.Name, b.SocketPath = "one", "kuma-otel-one.sock"
-	body, err := json.Marshal(bootstrap.CollectorConfig{Backends: []bootstrap.CollectorBackend{b}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("unix", bootstrap.DynamicSocket(c.WorkDir))
+	l, err := net.Listen("unix", bootstrap.DynamicSocket(workdir))
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != bootstrap.CollectorPath {
+		if r.URL.Path != path {
 			http.NotFound(w, r)
 			return
 		}
@@ -251,6 +234,24 @@ func withCollector(t *testing.T, b bootstrap.CollectorBackend, env []string) (*r
 	})}
 	go s.Serve(l)
 	t.Cleanup(func() { s.Close() })
+}
+
+// withCollector runs a proxy that is told of the collector, and a client of the
+// socket for it.
+func withCollector(t *testing.T, b bootstrap.CollectorBackend, env []string) (*running, *grpc.ClientConn) {
+	t.Helper()
+	c, log := config(t, newControlPlane(t, 0, onSocket), fakeEnvoy(t, "exec sleep 1000"))
+	c.WorkDir = shortDir(t)
+	if err := c.Environment(env); err != nil {
+		t.Fatal(err)
+	}
+	b.Name, b.SocketPath = "one", "kuma-otel-one.sock"
+	body, err := json.Marshal(bootstrap.CollectorConfig{Backends: []bootstrap.CollectorBackend{b}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.DynamicInterval = 10 * time.Millisecond
+	tell(t, c.WorkDir, bootstrap.CollectorPath, body)
 	p := run(t, c, log)
 	p.await("the socket", func() (string, bool) {
 		_, err := os.Stat(filepath.Join(c.WorkDir, b.SocketPath))

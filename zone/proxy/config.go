@@ -71,6 +71,12 @@ type Config struct {
 	// tells this program while it runs.
 	DynamicInterval time.Duration
 
+	// DNS answers lookups that the host redirects, if the definition or a Pod says
+	// that it does; at DNSPort of loopback, 0 picks a port. Names of no service are
+	// looked up at Nameserver, host:port; empty: the first of /etc/resolv.conf.
+	DNS        bool
+	DNSPort    uint32
+	Nameserver string
 	// OTLPPipe: Envoy sends OpenTelemetry by way of this program, which knows OTLP.
 	OTLPPipe bool
 	OTLP     Environment
@@ -111,7 +117,7 @@ func Default() Config {
 	return Config{
 		ControlPlane: "https://localhost:5678", RetryBackoff: 3 * time.Second, RetryMaxDuration: 5 * time.Minute,
 		ProxyType: "dataplane", Binary: "envoy", EnvoyLogLevel: "info",
-		DrainTime: 30 * time.Second, StopTime: 10 * time.Second, ReadinessPort: 9902, DynamicInterval: time.Second, OTLPPipe: true,
+		DrainTime: 30 * time.Second, StopTime: 10 * time.Second, ReadinessPort: 9902, DynamicInterval: time.Second, OTLPPipe: true, DNS: true, DNSPort: 15053,
 		StrictInboundPorts: true, ReusePort: true, IPv6: true,
 	}
 }
@@ -163,6 +169,9 @@ func (c *Config) Bind(fs *pflag.FlagSet) {
 	fs.Uint32Var(&c.ReadinessPort, "readiness-port", c.ReadinessPort, "port of GET /ready; 0 picks one")
 	env("readiness-port", "READINESS_PORT")
 	span(&c.DynamicInterval, "dynamic-interval", "DATAPLANE_RUNTIME_DYNAMIC_CONFIGURATION_REFRESH_INTERVAL", "pause between two looks at what the control plane tells this program")
+	truth(&c.DNS, "dns-enabled", "DNS_ENABLED", "answer lookups that the host redirects")
+	fs.Uint32Var(&c.DNSPort, "dns-proxy-port", c.DNSPort, "port for them; 0 picks one")
+	env("dns-proxy-port", "DNS_PROXY_PORT")
 	truth(&c.OTLPPipe, "otel-pipe", "DATAPLANE_RUNTIME_OTEL_PIPE_ENABLED", "Envoy sends OpenTelemetry by way of this program")
 	text(&c.MetricsCertPath, "metrics-cert-path", "", "DATAPLANE_RUNTIME_METRICS_CERT_PATH", "certificate with which metrics are served")
 	text(&c.MetricsKeyPath, "metrics-key-path", "", "DATAPLANE_RUNTIME_METRICS_KEY_PATH", "key of that certificate")

@@ -32,6 +32,7 @@ const (
 type subject struct {
 	mesh, name string
 	definition string // text to register with; empty: it exists
+	redirected bool   // the definition says that the host redirects connections
 }
 
 // directory is where files and sockets are.
@@ -54,6 +55,9 @@ func (r *runner) prepare() error {
 	note(checkURL(r.ControlPlane))
 	if r.RetryBackoff <= 0 || r.RetryMaxDuration < 0 || r.DrainTime < 0 || r.StopTime < 0 {
 		note(fmt.Errorf("%w: times must not be negative, and the pause between tries not zero", ErrConfig))
+	}
+	if r.DNSPort > 65535 {
+		note(fmt.Errorf("%w: --dns-proxy-port %d is above 65535", ErrConfig, r.DNSPort))
 	}
 	if r.ReadinessPort > 65535 {
 		note(fmt.Errorf("%w: --readiness-port %d is above 65535", ErrConfig, r.ReadinessPort))
@@ -117,7 +121,11 @@ func (r *runner) readSubject() (subject, error) {
 	if err != nil {
 		return subject{}, fmt.Errorf("%w: definition of the proxy: %w", ErrConfig, err)
 	}
-	return r.checkSubject(kind, subject{mesh: row.Head().Mesh, name: row.Head().Name, definition: text})
+	s := subject{mesh: row.Head().Mesh, name: row.Head().Name, definition: text}
+	if dp, ok := row.Body().(*api.Dataplane); ok && dp.Networking.TransparentProxying != nil {
+		s.redirected = dp.Networking.TransparentProxying.RedirectPortOutbound != 0
+	}
+	return r.checkSubject(kind, s)
 }
 
 func (r *runner) namedSubject(kind api.AnyKind) (subject, error) {
@@ -324,7 +332,7 @@ func (r *runner) request() bootstrap.Request {
 		Mesh: r.subject.mesh, Name: r.subject.name, ProxyType: r.ProxyType,
 		DataplaneToken: r.token, DataplaneTokenPath: tokenPath, DataplaneResource: r.subject.definition,
 		Version: bootstrap.Version{Proxy: bootstrap.ProgramVersion{Version: r.Version}, Envoy: r.version},
-		CACert:  r.caPEM, ReadinessPort: r.port, OperatingSystem: runtime.GOOS, Features: features,
+		CACert:  r.caPEM, ReadinessPort: r.port, DNSPort: r.dnsPort, OperatingSystem: runtime.GOOS, Features: features,
 		DynamicMetadata: r.dynamicMetadata(),
 		Workdir:         r.dir.path, SystemCAPath: r.systemCA(),
 		MetricsResources: bootstrap.MetricsFiles{CertPath: r.MetricsCertPath, KeyPath: r.MetricsKeyPath},

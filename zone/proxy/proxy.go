@@ -1,6 +1,6 @@
 // Package proxy is what runs next to an Envoy: it asks a zone for the first
 // configuration, runs Envoy with it, says whether Envoy is ready, drains it and
-// ends with it (`atoll dp`). It passes on what Envoy cannot send by itself: access
+// ends with it (`atoll dp`). It answers lookups of services' names, and passes on what Envoy cannot send by itself: access
 // logs over TCP, OpenTelemetry to collectors that the environment has a say in.
 //
 // It owns the Envoy process, the work directory with the bootstrap and sockets,
@@ -85,6 +85,12 @@ func Run(ctx context.Context, c Config) (exit int, err error) {
 	}
 	defer func() { err = errors.Join(err, ready.close()) }()
 
+	names, err := r.openNames()
+	if err != nil {
+		return 1, err
+	}
+	defer names.close()
+
 	answer, stopped, err := r.bootstrap(ctx)
 	if err != nil {
 		return 1, err
@@ -101,7 +107,7 @@ func Run(ctx context.Context, c Config) (exit int, err error) {
 	}
 	r.admin = admin
 	defer admin.close()
-	end, err := r.beside()
+	end, err := r.beside(names)
 	if err != nil {
 		return 1, err
 	}
@@ -110,7 +116,14 @@ func Run(ctx context.Context, c Config) (exit int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	ready.started(admin)
+	named, stopWaiting := context.WithCancel(ctx)
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		names.ready(named)
+		ready.started(admin)
+	})
+	defer waiting.Wait()
+	defer stopWaiting()
 	return r.supervise(ctx, process, ready)
 }
 
@@ -125,6 +138,7 @@ type runner struct {
 	caPEM   string
 	token   string
 	port    uint32 // of the readiness endpoint
+	dnsPort uint32 // 0: names are not answered
 	admin   *admin
 
 	registry *prometheus.Registry
