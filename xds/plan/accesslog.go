@@ -227,14 +227,29 @@ func (p parties) fillAll(v any) any {
 	return v
 }
 
-// fill replaces the placeholders of the mesh. What Envoy knows stays, and so does a
-// doubled percent sign, which stands for one.
-func (p parties) fill(format string) string {
-	ours := []struct{ name, value string }{
+// meshOperators are the placeholders of the mesh.
+func meshOperators() (names []string) {
+	for _, one := range new(parties).operators() {
+		names = append(names, one.name)
+	}
+	return names
+}
+
+// operator is a placeholder of the mesh and what it stands for.
+type operator struct{ name, value string }
+
+func (p *parties) operators() []operator {
+	return []operator{
 		{"KUMA_MESH", p.mesh}, {"KUMA_ZONE", p.zone}, {"KUMA_TRAFFIC_DIRECTION", p.direction}, {"KUMA_WORKLOAD", p.workload},
 		{"KUMA_SOURCE_ADDRESS_WITHOUT_PORT", p.sourceAddress}, {"KUMA_SOURCE_ADDRESS", p.sourceAddress + ":0"},
 		{"KUMA_SOURCE_SERVICE", p.source}, {"KUMA_DESTINATION_SERVICE", p.destination},
 	}
+}
+
+// fill replaces the placeholders of the mesh. What Envoy knows stays, and so does a
+// doubled percent sign, which stands for one.
+func (p parties) fill(format string) string {
+	ours := p.operators()
 	var out strings.Builder
 	for format != "" {
 		before, rest, found := strings.Cut(format, "%")
@@ -247,33 +262,15 @@ func (p parties) fill(format string) string {
 			format = rest[1:]
 			continue
 		}
-		operator := rest[:operatorEnd(rest)]
-		if i := slices.IndexFunc(ours, func(o struct{ name, value string }) bool { return o.name+"%" == operator }); i >= 0 {
+		said := rest[:envoy.OperatorEnd(rest)]
+		if i := slices.IndexFunc(ours, func(o operator) bool { return o.name+"%" == said }); i >= 0 {
 			out.WriteString(ours[i].value)
 		} else {
-			out.WriteString("%" + operator)
+			out.WriteString("%" + said)
 		}
-		format = rest[len(operator):]
+		format = rest[len(said):]
 	}
 	return out.String()
-}
-
-// operatorEnd is where an operator ends whose first percent sign was before text.
-// What is in its parentheses may hold percent signs: START_TIME(%Y/%m).
-func operatorEnd(text string) int {
-	from := 0
-	name := strings.IndexFunc(text, func(r rune) bool { return r != '_' && (r < 'A' || r > 'Z') && (r < '0' || r > '9') })
-	if name >= 0 && text[name] == '(' {
-		for from = name; from < len(text); from++ {
-			if text[from] == ')' && (strings.HasPrefix(text[from+1:], "%") || strings.HasPrefix(text[from+1:], ":")) {
-				break
-			}
-		}
-	}
-	if end := strings.IndexByte(text[from:], '%'); end >= 0 {
-		return from + end + 1
-	}
-	return len(text)
 }
 
 // sectionLogs is the logs of a section of a Dataplane, and what they need.

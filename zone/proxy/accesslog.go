@@ -41,6 +41,9 @@ type logPipe struct {
 	log     *slog.Logger
 	counted counters
 
+	wrong int       // lines that say no sink, since it was last said
+	said  time.Time // when it was
+
 	mu    sync.Mutex
 	sinks map[string]*sink
 	runs  sync.WaitGroup
@@ -134,7 +137,11 @@ func readLine(r *bufio.Reader) (line []byte, err error) {
 
 func (p *logPipe) bad(err error) {
 	p.counted.lost.WithLabelValues("access logs", "").Inc()
-	p.log.Warn("a line of the access log is lost", "error", err)
+	p.wrong++
+	if p.said.IsZero() || time.Since(p.said) >= sayEvery {
+		p.log.Warn("lines of access logs are lost that cannot be read", "lost", p.wrong, "error", err)
+		p.wrong, p.said = 0, time.Now()
+	}
 }
 
 // take reads a line and puts it into the outbox of its sink.
