@@ -91,6 +91,64 @@ while :; do sleep 0.05; done
 	<-p.done
 }
 
+// A sink that is away when Envoy writes gets the lines when it is there, and one
+// that closes its connection gets the next lines over a new one.
+func TestAccessLogsWait(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := l.Addr().String()
+	l.Close()
+	dir := shortDir(t)
+	c, log := config(t, newControlPlane(t, 0, onSocket), fakeEnvoy(t, "exec sleep 1000"))
+	c.WorkDir = dir
+	p := run(t, c, log)
+	put := func(text string) {
+		t.Helper()
+		f, err := os.OpenFile(filepath.Join(dir, bootstrap.AccessLogPipe), os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := fmt.Fprintf(f, "%s;%s\n", at, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.await("the pipe", func() (string, bool) {
+		_, err := os.Stat(filepath.Join(dir, bootstrap.AccessLogPipe))
+		return fmt.Sprint(err), err == nil
+	})
+	put("early")
+	p.await("a warning", func() (string, bool) { return log.String(), strings.Contains(log.String(), "not delivered") })
+	if l, err = net.Listen("tcp", at); err != nil {
+		t.Skip("the port is another's by now: ", err)
+	}
+	defer l.Close()
+	read := func(conn net.Conn, want string) {
+		t.Helper()
+		defer conn.Close()
+		conn.SetReadDeadline(time.Now().Add(patience))
+		if line, err := bufio.NewReader(conn).ReadString('\n'); line != want+"\n" {
+			t.Fatalf("%q, want %s: %v", line, want, err)
+		}
+	}
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	read(conn, "early")
+	p.await("a new connection", func() (string, bool) {
+		put("late") // what is written before the end of the old one is noticed is lost
+		l.(*net.TCPListener).SetDeadline(time.Now().Add(100 * time.Millisecond))
+		conn, err := l.Accept()
+		if err == nil {
+			read(conn, "late")
+		}
+		return fmt.Sprint(err), err == nil
+	})
+}
+
 // raw is the codec of a collector that looks at bytes.
 type raw struct{}
 

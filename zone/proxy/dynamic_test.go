@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -18,6 +19,7 @@ import (
 
 // teller is Envoy's listener: body with a tag, or an error.
 type teller struct {
+	mu     sync.Mutex
 	status int // 0: 200, or 304 for who has the tag
 	body   string
 	err    error
@@ -26,6 +28,8 @@ type teller struct {
 }
 
 func (s *teller) RoundTrip(r *http.Request) (*http.Response, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.err != nil {
 		s.asked = append(s.asked, "error")
 		return nil, s.err
@@ -51,6 +55,8 @@ func TestDynamic(t *testing.T) {
 		d := proxy.Dynamic{HTTP: &http.Client{Transport: s}, Interval: time.Second, Log: slog.New(slog.NewTextHandler(&log, nil))}
 		var applied []string
 		go d.Follow(t.Context(), "/x", func(body []byte) error {
+			s.mu.Lock()
+			defer s.mu.Unlock()
 			if body == nil {
 				applied = append(applied, "nothing")
 				return nil
@@ -63,10 +69,14 @@ func TestDynamic(t *testing.T) {
 		})
 		step := func(name string, change func(), seconds int, answers, calls string) {
 			t.Helper()
+			s.mu.Lock()
 			change()
 			s.asked, applied = nil, nil
+			s.mu.Unlock()
 			time.Sleep(time.Duration(seconds) * time.Second)
 			synctest.Wait()
+			s.mu.Lock()
+			defer s.mu.Unlock()
 			if got := strings.Join(s.asked, " "); got != answers {
 				t.Errorf("%s: answers %q, want %q", name, got, answers)
 			}
