@@ -134,6 +134,11 @@ func (c *Client) request(ctx context.Context, method, path string, query url.Val
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", method, path, err)
 	}
+	if method == http.MethodPut || method == http.MethodDelete {
+		// They can be sent again where a kept connection turns out to be closed. Of a
+		// header without values nothing is sent: so net/http is told.
+		req.Header["Idempotency-Key"] = nil
+	}
 	req.Header.Set("User-Agent", c.agent)
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)

@@ -1,8 +1,11 @@
 package client_test
 
 import (
+	"bufio"
 	"encoding/pem"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -87,5 +90,48 @@ func TestAnswersThatAreNoProblems(t *testing.T) {
 	}
 	if leaked {
 		t.Error("a redirect was followed")
+	}
+}
+
+// TestKeptConnectionIsClosed: a server may close a connection that it kept at any time,
+// also in the moment in which the next request is on its way.
+func TestKeptConnectionIsClosed(t *testing.T) {
+	for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() { // answers the first request of a connection and closes it at the second
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer conn.Close()
+					requests := bufio.NewReader(conn)
+					for n := range 2 {
+						q, err := http.ReadRequest(requests)
+						if err != nil {
+							return
+						}
+						io.Copy(io.Discard, q.Body)
+						if n == 0 {
+							io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+						}
+					}
+				}()
+			}
+		}()
+		c, err := client.New(client.Options{URL: "http://" + l.Addr().String()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range 3 {
+			if _, err := c.Do(t.Context(), method, "/a", nil, []byte("{}"), nil); err != nil {
+				t.Errorf("%s, time %d: %v", method, n, err)
+			}
+		}
 	}
 }
