@@ -93,12 +93,12 @@ type parties struct {
 }
 
 // callingParties are those of what a class calls. The proxy itself says who it is.
-func callingParties(r *incr.Run, mesh string, to Port) parties {
+func callingParties(r *incr.Run, mesh, destination string) parties {
 	site := settings(r).Site
 	before, after, _ := strings.Cut(workloadKRI(mesh, site, "\x00"), "\x00")
 	return parties{
 		mesh: mesh, zone: site.Zone, direction: "OUTBOUND", workload: envoy.OwnWorkloadIn(before, after),
-		source: envoy.OwnWorkload, sourceAddress: envoy.OwnAddress, destination: to.Name(),
+		source: envoy.OwnWorkload, sourceAddress: envoy.OwnAddress, destination: destination,
 	}
 }
 

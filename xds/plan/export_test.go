@@ -96,7 +96,11 @@ func explainTransparent(r *incr.Run, out *Explained, dp *api.Object[api.Dataplan
 	s := newSet()
 	k := classKey(r, dp, x, w)
 	addTransparent(r, s, dp, x, w)
-	newClient(r, k).addThrough(s)
+	c := newClient(r, k)
+	c.addThrough(s)
+	for _, w := range c.system {
+		out.Clusters[w.value().Name] = w.value()
+	}
 	own := ownClass(r, dp)
 	for name := range s.Clusters {
 		c := throughCluster.Get(r, throughClusterKey{Class: own, Name: name})
@@ -114,21 +118,24 @@ func explainTransparent(r *incr.Run, out *Explained, dp *api.Object[api.Dataplan
 	}
 	x.families(func(v6 bool) {
 		if _, ok := s.Listeners[throughName(ir.Inbound, v6)]; ok {
-			out.Listeners[throughName(ir.Inbound, v6)] = throughIn.Get(r, throughKey{own, x.Inbound, v6, strictInbounds(r, dp, w)})
+			out.Listeners[throughName(ir.Inbound, v6)] = throughIn.Get(r, throughKey{Class: own, Port: x.Inbound, IPv6: v6, Closed: strictInbounds(r, dp, w)})
 		}
 		if _, ok := s.Listeners[throughName(ir.Outbound, v6)]; ok {
-			out.Listeners[throughName(ir.Outbound, v6)] = throughOut.Get(r, throughKey{Class: k.Policy, Port: x.Outbound, IPv6: v6})
+			out.Listeners[throughName(ir.Outbound, v6)] = throughOut.Get(r, c.throughKey(v6))
 			out.Why[throughName(ir.Outbound, v6)] = whyPassthrough(r, k.Policy)
 		}
 	})
 }
 
 func whyPassthrough(r *incr.Run, c policy.Class) map[string]any {
-	rule, ok := policy.Single(passthroughSet.selected(r, c), passthroughConf)
-	if !ok {
-		return nil
+	why := map[string]any{}
+	if rule, ok := policy.Single(passthroughSet.selected(r, c), passthroughConf); ok {
+		why["MeshPassthrough"] = fields(rule.Explain())
 	}
-	return map[string]any{"MeshPassthrough": fields(rule.Explain())}
+	if said := logsTo.why(r, c, policy.Destination{}); len(said) > 0 {
+		why["MeshAccessLog"] = fields(said)
+	}
+	return why
 }
 
 func whyInbound(r *incr.Run, dp *api.Object[api.Dataplane], section string) map[string]any {

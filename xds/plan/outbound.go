@@ -207,7 +207,7 @@ func (c *client) logs(to target, n needs) word[[]ir.AccessLog] {
 	if n.Logs == (logBackends{}) && len(n.RouteLogs) == 0 {
 		return word[[]ir.AccessLog]{}
 	}
-	g := logger{c.r, c.class.Ways.Value(), c.mesh, callingParties(c.r, c.mesh, to.Port), isHTTP(to.Protocol), &c.system}
+	g := logger{c.r, c.class.Ways.Value(), c.mesh, callingParties(c.r, c.mesh, to.Port.Name()), isHTTP(to.Protocol), &c.system}
 	var others ir.AccessLog
 	var out []ir.AccessLog
 	for _, l := range n.RouteLogs {

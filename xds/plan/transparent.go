@@ -116,6 +116,8 @@ type throughKey struct {
 	Port   uint32
 	IPv6   bool
 	Closed bool // inbound: nothing passes
+	// Outbound: where connections are logged, and requests.
+	Logs, RequestLogs word[[]ir.AccessLog]
 }
 
 func (k throughKey) address() ir.Address {
@@ -226,19 +228,46 @@ func (c *client) addThrough(s *Set) {
 	}
 	out.families(func(v6 bool) {
 		name := throughName(ir.Outbound, v6)
-		s.Listeners[name] = throughOutBytes.Ref(throughKey{Class: c.class.Policy, Port: out.Outbound, IPv6: v6})
+		s.Listeners[name] = throughOutBytes.Ref(c.throughKey(v6))
 		s.Clusters[name] = throughClusterBytes.Ref(throughClusterKey{Class: c.class.Policy, Name: name})
 	})
 	for _, to := range passthroughClusters.Get(c.r, c.class.Policy) {
 		s.Clusters[to.Name] = throughClusterBytes.Ref(throughClusterKey{c.class.Policy, to.Name, to.Protocol})
 	}
+	c.system.enter(c.r, c.class.Policy, s) // what the logs need
 }
+
+// throughKey is the listener of what passes to outside.
+func (c *client) throughKey(v6 bool) throughKey {
+	k := throughKey{Class: c.class.Policy, Port: c.class.Redirected.Outbound, IPv6: v6}
+	if said := logsThrough.Get(c.r, c.class.Policy); said != (logBackends{}) {
+		g := logger{c.r, c.class.Ways.Value(), c.mesh, callingParties(c.r, c.mesh, "external"), false, &c.system}
+		k.Logs = wordOf(g.logs(said, ir.AccessLog{}))
+		g.http = true
+		k.RequestLogs = wordOf(g.logs(said, ir.AccessLog{}))
+	}
+	return k
+}
+
+// logsThrough is where calls of what is no service are logged: with those of
+// everything.
+var logsThrough = incr.NewQuery("logs-through", func(r *incr.Run, c policy.Class) logBackends {
+	return logsTo.at(r, c)
+}, func(a, b logBackends) bool { return a == b })
 
 var throughOut = incr.NewQuery("through-out", func(r *incr.Run, k throughKey) ir.Listener {
 	chains := passthroughFor.Get(r, k.Class).chains(k.IPv6)
 	l := k.listener(r, ir.Outbound, chains)
 	if len(chains) == 0 {
 		l.Chains = through(l.Name)
+	}
+	for i := range l.Chains {
+		l.Chains[i].Logs = k.Logs.value()
+		if l.Chains[i].HTTP != nil {
+			l.Chains[i].Logs = k.RequestLogs.value()
+		}
+	}
+	if len(chains) == 0 {
 		return l
 	}
 	l.Ordered, l.ServerFirst = true, passthroughFor.Get(r, k.Class).serverFirst()
