@@ -26,8 +26,12 @@ func Warnings(k AnyKind, row Row) []string {
 	return out
 }
 
-// noteIdle notes the fields with the tag idle that a value has.
+// noteIdle notes the fields with the tag idle that a value has. What is inside a
+// field of any JSON has no shape.
 func noteIdle(s *Shape, value any, at *Report) {
+	if s == nil {
+		return
+	}
 	switch v := value.(type) {
 	case []any:
 		for i, elem := range v {
