@@ -333,8 +333,8 @@ func (r *runner) request() bootstrap.Request {
 		DataplaneToken: r.token, DataplaneTokenPath: tokenPath, DataplaneResource: r.subject.definition,
 		Version: bootstrap.Version{Proxy: bootstrap.ProgramVersion{Version: r.Version}, Envoy: r.version},
 		CACert:  r.caPEM, ReadinessPort: r.port, DNSPort: r.dnsPort, OperatingSystem: runtime.GOOS, Features: features,
-		DynamicMetadata: r.dynamicMetadata(),
-		Workdir:         r.dir.path, SystemCAPath: r.systemCA(),
+		DynamicMetadata: r.dynamicMetadata(), OTelEnv: r.OTLP.inventory(r.OTLPPipe),
+		Workdir: r.dir.path, SystemCAPath: r.systemCA(),
 		MetricsResources: bootstrap.MetricsFiles{CertPath: r.MetricsCertPath, KeyPath: r.MetricsKeyPath},
 		IPv6Enabled:      &r.IPv6, SpireResources: bootstrap.SpireSocket{SocketPath: r.SpireSocketPath},
 	}
