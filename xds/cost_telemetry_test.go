@@ -6,9 +6,8 @@ import (
 	"testing/synctest"
 )
 
-// A mesh-wide log may cost each listener once, whoever shares it; one for a
-// service costs its callers alone.
-func TestCostOfTelemetry(t *testing.T) {
+// metered is the mesh with all its proxies connected.
+func metered(t *testing.T, f func(*plane, *meter)) {
 	bubble(t, func(t *testing.T) {
 		p := newPlane(t, costMesh())
 		m := &meter{p: p}
@@ -20,7 +19,14 @@ func TestCostOfTelemetry(t *testing.T) {
 		synctest.Wait()
 		m.ran = maps.Clone(p.engine.Stats().Ran)
 		m.since()
+		f(p, m)
+	})
+}
 
+// A mesh-wide log may cost each listener once, whoever shares it; one for a
+// service costs its callers alone.
+func TestCostOfTelemetry(t *testing.T) {
+	metered(t, func(p *plane, m *meter) {
 		logs := func(name, target, backend string) {
 			p.put("global", "type: MeshAccessLog\nmesh: default\nname: "+name+"\nspec:\n  to: [{targetRef: {"+target+"}, default: {backends: ["+backend+"]}}]\n")
 		}
@@ -46,18 +52,7 @@ func TestCostOfTelemetry(t *testing.T) {
 // How a service traces costs its own listeners: those of its calls once, as its
 // proxies share them, and the inbound of each. How all do costs each listener once.
 func TestCostOfTraces(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		p := newPlane(t, costMesh())
-		m := &meter{p: p}
-		for s := range services {
-			for i := range proxies / services {
-				m.models = append(m.models, p.model(instance(s, i)).connect())
-			}
-		}
-		synctest.Wait()
-		m.ran = maps.Clone(p.engine.Stats().Ran)
-		m.since()
-
+	metered(t, func(p *plane, m *meter) {
 		traces := func(name, target, more string) {
 			p.put("global", "type: MeshTrace\nmesh: default\nname: "+name+"\nspec:\n  targetRef: {"+target+"}\n  default: {backends: [{type: Zipkin, zipkin: {url: 'http://zipkin.example/spans'}}]"+more+"}\n")
 		}

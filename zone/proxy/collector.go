@@ -37,6 +37,9 @@ const recordRoom = 16 << 20
 //	Envoy ─gRPC─▶ kuma-otel-NAME.sock ─▶ an outbox per signal ─gRPC or HTTP─▶ collector
 //
 // What comes is not looked into: the bytes go on as they are.
+//
+// Envoy may know a collector before this program is told of it, for as long as the
+// pause between two looks: what it sends then it drops, and counts itself.
 type collectors struct {
 	dir     string
 	env     Environment
