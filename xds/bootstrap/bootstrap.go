@@ -20,6 +20,8 @@
 package bootstrap
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -228,8 +230,16 @@ func AccessLogSocket(workdir, name, mesh string) string {
 }
 
 // CollectorSocket is where the program next to Envoy takes OTLP for the collector
-// of the name.
-func CollectorSocket(workdir, name string) string { return socket(workdir, "kuma-otel-"+name) }
+// of the name. For an Envoy that runs in the work directory, "", it is no longer than
+// [DynamicSocketName], so that where that has room this has.
+func CollectorSocket(workdir, name string) string {
+	const before = "kuma-otel-"
+	if workdir == "" && len(before+name+".sock") > len(DynamicSocketName) {
+		sum := sha256.Sum256([]byte(name))
+		name = hex.EncodeToString(sum[:6])
+	}
+	return socket(workdir, before+name)
+}
 
 // socket is a path that is cut, since the kernel takes 107 bytes.
 func socket(workdir, stem string) string {

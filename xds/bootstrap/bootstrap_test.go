@@ -160,6 +160,22 @@ func TestAccessLogSocketIsCut(t *testing.T) {
 	}
 }
 
+// Where Envoy runs in the work directory, names of sockets have a common bound.
+func TestCollectorSocket(t *testing.T) {
+	for _, c := range []struct{ dir, name, want string }{
+		{"/run/atoll", "main-5bbwdf45w44954fc", "/run/atoll/kuma-otel-main-5bbwdf45w44954fc.sock"},
+		{"", "main", "kuma-otel-main.sock"},
+	} {
+		if got := bootstrap.CollectorSocket(c.dir, c.name); got != c.want {
+			t.Errorf("%s, want %s", got, c.want)
+		}
+	}
+	a, b := bootstrap.CollectorSocket("", strings.Repeat("n", 200)), bootstrap.CollectorSocket("", strings.Repeat("n", 201))
+	if a == b || len(a) > len(bootstrap.DynamicSocketName) {
+		t.Error(a, b)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add("type: Dataplane\nmesh: shop\nname: api\nnetworking: {address: 10.0.0.9}", "dataplane")
 	f.Add(`{"type":"Dataplane","labels":{"a":1}}`, "")

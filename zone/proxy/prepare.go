@@ -223,7 +223,7 @@ func plausibleJWT(token string) bool {
 // openDirectory makes the work directory: others may enter it, because the
 // workload's metrics and Envoy may belong to other users, but not list it.
 func (r *runner) openDirectory() error {
-	socket := len("/" + bootstrap.AdminSocketName)
+	socket := len("/" + bootstrap.DynamicSocketName) // the longest
 	if r.WorkDir == "" {
 		base := os.TempDir()
 		if len(base)+len("/atoll-dp-0123456789")+socket > maxSocketPath {
