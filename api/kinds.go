@@ -7,7 +7,7 @@ var Kinds = []AnyKind{
 	Meshes, MeshInsights, Zones, ZoneInsights, Secrets, GlobalSecrets, Configs,
 	AccessRoles, AccessRoleBindings,
 	HostnameGenerators, MeshIdentities, MeshTrusts, MeshOpenTelemetryBackends,
-	MeshServices, MeshExternalServices, MeshMultiZoneServices, MeshZoneAddresses, VirtualIPs, ServiceInsights,
+	MeshServices, MeshExternalServices, MeshMultiZoneServices, MeshZoneAddresses, VirtualIPs, Leases, ServiceInsights,
 	Dataplanes, DataplaneInsights, ZoneIngresses, ZoneEgresses, Workloads, ContainerPatches, Convergences,
 	MeshTrafficPermissions, MeshTimeouts, MeshHTTPRoutes,
 	MeshAccessLogs, MeshCircuitBreakers, MeshFaultInjections, MeshHealthChecks, MeshLoadBalancingStrategies, MeshMetrics, MeshTraces,

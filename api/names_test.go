@@ -121,7 +121,7 @@ func TestKinds(t *testing.T) {
 		"MeshTLS":             "meshtlses mtls ↓↑→",
 		"MeshExternalService": "meshexternalservices extsvc ↓↑", "MeshOpenTelemetryBackend": "meshopentelemetrybackends motb ↓↑",
 		"Workload": "workloads wl ↑", "MeshInsight": "mesh-insights  ", "ServiceInsight": "service-insights  ↓",
-		"ContainerPatch": "containerpatches  ", "VirtualIP": "virtualips  ", "AccessRole": "access-roles  ↓", "AccessRoleBinding": "access-role-bindings  ↓",
+		"ContainerPatch": "containerpatches  ", "VirtualIP": "virtualips  ", "Lease": "leases  ", "AccessRole": "access-roles  ↓", "AccessRoleBinding": "access-role-bindings  ↓",
 		"MeshAccessLog": "meshaccesslogs mal ↓↑→", "MeshCircuitBreaker": "meshcircuitbreakers mcb ↓↑→",
 		"MeshFaultInjection": "meshfaultinjections mfi ↓↑→", "MeshHealthCheck": "meshhealthchecks mhc ↓↑→",
 		"MeshLoadBalancingStrategy": "meshloadbalancingstrategies mlbs ↓↑→",

@@ -66,4 +66,27 @@ func TestInstancesShareADatabase(t *testing.T) {
 		t.Error(err)
 	}
 	eventually(t, "web-2 at the other instance", func() error { return has(planes[1], "web-2") })
+
+	// What one of them does for both goes on without it: addresses of services.
+	service := func(p *plane, name string) {
+		t.Helper()
+		if _, err := p.client.Apply(t.Context(), []byte(`{"type":"MeshService","mesh":"default","name":"`+name+`","spec":{"selector":{"dataplaneLabels":{"matchLabels":{"app":"`+name+`"}}},"ports":[{"port":80,"targetPort":8080}]}}`)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "an address of "+name, func() error {
+			var got struct {
+				Status struct{ VIPs []struct{ IP string } }
+			}
+			if _, err := p.client.Do(t.Context(), http.MethodGet, "/meshes/default/meshservices/"+name, nil, nil, &got); err != nil {
+				return err
+			}
+			if len(got.Status.VIPs) != 1 {
+				return fmt.Errorf("%+v", got)
+			}
+			return nil
+		})
+	}
+	service(planes[1], "before")
+	planes[0].stop()
+	service(planes[1], "after")
 }

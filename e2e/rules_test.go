@@ -23,7 +23,7 @@ var layers = []struct {
 }{
 	{"foundations", []string{"api/db", "kds/delta", "xds/ir"}},
 	{"model", []string{"api", "api/store", "api/incr", "xds/wire", "kds/kdspb", "kds/kdspb/*"}},
-	{"meaning", []string{"xds/envoy", "xds/plan", "xds/bootstrap", "api/policy", "api/store/*", "api/auth", "api/client", "api/hostname", "api/openapi", "kds/peers", "deploy/*"}},
+	{"meaning", []string{"xds/envoy", "xds/plan", "xds/bootstrap", "api/policy", "api/store/*", "api/auth", "api/lease", "api/client", "api/hostname", "api/openapi", "kds/peers", "deploy/*"}},
 	{"services", []string{"kds", "xds", "api/rest", "api/inspect", "api/server", "zone/*", "global/*"}},
 	{"assembly", []string{"global", "zone"}},
 	{"binaries", []string{"cmd/*", "e2e", "e2e/*"}},

@@ -109,9 +109,9 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 	}
 	return s.Serve(ctx, handler,
 		link.Run,
-		func(ctx context.Context) error {
-			return derive.Run(ctx, derive.Options{DB: s.DB, Apply: s.Feeder.Apply, Site: s.Site, Now: s.Now, Log: s.Log})
-		},
+		s.Duty("derive", func(ctx context.Context, apply server.Apply) error {
+			return derive.Run(ctx, derive.Options{DB: s.DB, Apply: apply, Site: s.Site, Now: s.Now, Log: s.Log})
+		}),
 		func(ctx context.Context) error {
 			return overview.Run(ctx, overview.Options{DB: s.DB, Now: s.Now, Log: s.Log})
 		},

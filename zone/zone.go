@@ -122,7 +122,7 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 		return err
 	}
 	called := names.Options{
-		DB: s.DB, Apply: s.Feeder.Apply, Site: s.Site, Now: s.Now, Log: s.Component("names"),
+		DB: s.DB, Site: s.Site, Now: s.Now, Log: s.Component("names"),
 		Ranges: c.IPAM.prefixes(), ReuseAfter: time.Duration(c.IPAM.ReuseAfter),
 	}
 	parts := []func(context.Context) error{
@@ -130,12 +130,16 @@ func Run(ctx context.Context, c Config, version string, out io.Writer) error {
 		func(ctx context.Context) error {
 			return identity.Run(ctx, identity.Options{DB: s.DB, Engine: z.engine, Apply: s.Feeder.Apply, Site: s.Site, Instance: s.Instance, Now: s.Now, Log: s.Component("identity")})
 		},
-		func(ctx context.Context) error {
-			return derive.Run(ctx, derive.Options{DB: s.DB, Apply: s.Feeder.Apply, Site: s.Site, Grace: time.Duration(c.MeshService.DeletionGracePeriod), Now: s.Now, Log: s.Component("derive")})
-		},
+		s.Duty("derive", func(ctx context.Context, apply server.Apply) error {
+			return derive.Run(ctx, derive.Options{DB: s.DB, Apply: apply, Site: s.Site, Grace: time.Duration(c.MeshService.DeletionGracePeriod), Now: s.Now, Log: s.Component("derive")})
+		}),
 		z.status.Run,
 		func(ctx context.Context) error { return names.Resolve(ctx, called) },
-		func(ctx context.Context) error { return names.Allocate(ctx, called) },
+		s.Duty("addresses", func(ctx context.Context, apply server.Apply) error {
+			called := called
+			called.Apply = apply
+			return names.Allocate(ctx, called)
+		}),
 		func(ctx context.Context) error { return names.Generate(ctx, called) },
 		z.reap,
 		func(ctx context.Context) error { return z.services(ctx, touch) },

@@ -15,8 +15,8 @@
 // resolver that is away must not empty the endpoints of a service.
 //
 // A virtual address is claimed by creating the row of that address, which a store
-// lets one instance do only: there is no leader, and two instances cannot give one
-// address to two services. Should they give two addresses to one service, the first
+// lets one instance do only: two instances cannot give one address to two services,
+// should they ever allocate at the same time (see api/lease). Should they give two addresses to one service, the first
 // that was stored counts for everybody, and the other is given back. Where a
 // service's address is looked for first follows from its ID, so that it mostly has
 // the same one in a new store, too. When a service goes its row stays for
