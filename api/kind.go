@@ -233,6 +233,10 @@ type AnyKind interface {
 	// nothing older in it. The error, an *Invalid, says what has no newer form. The
 	// spec may be what the row is derived to, rather than what was written.
 	Newer(m *Meta, spec json.RawMessage) (json.RawMessage, error)
+	// Known is nil if all releases of the existing ecosystem that have the fields
+	// of a spec at all understand them. The error, an *Invalid, names those of this
+	// project alone, which they would drop without a word.
+	Known(spec json.RawMessage) error
 	Put(tx *db.Tx, row Row)
 	Delete(tx *db.Tx, id ID) bool
 	Row(r db.Reader, id ID) (Row, bool)

@@ -56,6 +56,48 @@ func (k *Kind[S]) Newer(m *Meta, raw json.RawMessage) (json.RawMessage, error) {
 	return body, r.Err()
 }
 
+// Known finds what has no form at all but that of this project; see [AnyKind].
+func (k *Kind[S]) Known(raw json.RawMessage) error {
+	var r Report
+	at := &r
+	if !k.Flat {
+		at = r.At("spec")
+	}
+	tree, err := readTree(raw)
+	if err != nil {
+		at.Add("must be an object: %v", err)
+	}
+	sayOwn(k.shape, tree, at)
+	return r.Err()
+}
+
+// sayOwn finds the fields of this project alone.
+func sayOwn(s *Shape, v any, r *Report) {
+	switch v := v.(type) {
+	case []any:
+		for i, e := range v {
+			if s.Elem != nil {
+				sayOwn(s.Elem, e, r.Index("", i))
+			}
+		}
+	case map[string]any:
+		for _, name := range sortedKeys(v) {
+			if s.Elem != nil {
+				sayOwn(s.Elem, v[name], r.Key("", name))
+				continue
+			}
+			f := s.field(name)
+			switch {
+			case f == nil || v[name] == nil:
+			case f.Own:
+				r.At(name).Add("is known to control planes of this project only")
+			default:
+				sayOwn(f.Shape, v[name], r.At(name))
+			}
+		}
+	}
+}
+
 // sayTop selects proxies by labels instead of tags. Who knows only the newer
 // form has proxies without tags, so that their labels are all that tags can mean
 // there.

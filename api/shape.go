@@ -30,6 +30,7 @@ import (
 //	when:"A"             a member of a union: there if, and only if, the field type is A
 //	union:"backend"      on a blank field: what messages call the union
 //	gone:"a,b" use:"c"   on a blank field: older names, refused with the replacement
+//	own:"true"           of this project alone: the existing ecosystem would drop it without a word
 //	meant:"true"         set by an upgrade only; to people there is no such field
 //	idle:"…"             accepted and does nothing: what writers are told, see [Warnings]
 //
@@ -73,7 +74,9 @@ type Field struct {
 	// When is the value of the field type that this member belongs to.
 	When string
 	// Idle says why the field does nothing, and what does; empty: it acts.
-	Idle  string
+	Idle string
+	// Own fields are of this project alone.
+	Own   bool
 	Shape *Shape
 }
 
@@ -175,7 +178,9 @@ func structShape(t reflect.Type) *Shape {
 			continue
 		}
 		s.Fields = append(s.Fields, Field{
-			Name: name, Doc: docs[of+"."+f.Name], Required: f.Tag.Get("req") == "true", When: f.Tag.Get("when"), Idle: f.Tag.Get("idle"), Shape: tagged(shapeOf(f.Type), f),
+			Name: name, Doc: docs[of+"."+f.Name], Required: f.Tag.Get("req") == "true", When: f.Tag.Get("when"), Own: f.Tag.Get("own") == "true",
+			Idle:  f.Tag.Get("idle"),
+			Shape: tagged(shapeOf(f.Type), f),
 		})
 	}
 	return s

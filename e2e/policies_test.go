@@ -35,6 +35,7 @@ var scenarios = []struct {
 	{"MeshRateLimit", rateLimit},
 	{"MeshTLS", meshTLS},
 	{"MeshTCPRoute", tcpRoute},
+	{"MeshTrafficPermission", trafficPermission},
 	{"MeshTimeout", timeouts},
 	{"MeshHTTPRoute", httpRoute},
 	{"MeshLoadBalancingStrategy", loadBalancing},

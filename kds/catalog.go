@@ -37,21 +37,31 @@ type catalog struct {
 type shelf struct {
 	kind    api.AnyKind
 	entries map[string]*entry
-	unsaid  map[string]string // entries that have no newer form → why
+	unsaid  [dialects]map[string]string // entries that a dialect cannot say → why
 }
 
 type entry struct {
 	row   api.Row
-	forms [2]form
+	forms [dialects]form
 }
 
-// dialect is in which form a peer is told what was written in an older one.
+// dialect is what a peer understands of what is written.
 type dialect uint8
 
 const (
-	asWritten dialect = iota
-	newer             // it knows no other
+	asWritten dialect = iota // all of it: it is of this project
+	older                    // older forms and newer, but nothing of this project alone
+	newer                    // nothing but the newer form
+	dialects
 )
+
+// why begins the reason for what is not said.
+func (d dialect) why() string {
+	if d == newer {
+		return "not sent, as it has no newer form: "
+	}
+	return "not sent, as a part of it would be dropped: "
+}
 
 // form is a row in a dialect.
 type form struct {
@@ -70,7 +80,7 @@ func newCatalog(o Options, way direction) *catalog {
 	}
 	for _, k := range o.Kinds {
 		if way.subscribed(k.Info()) {
-			c.shelves[k.Info().Name] = &shelf{kind: k, entries: map[string]*entry{}, unsaid: map[string]string{}}
+			c.shelves[k.Info().Name] = &shelf{kind: k, entries: map[string]*entry{}, unsaid: [dialects]map[string]string{older: {}, newer: {}}}
 		}
 	}
 	return c
@@ -233,13 +243,13 @@ func (c *catalog) put(sh *shelf, key string, id api.ID, derived bool) bool {
 	row, ok := sh.kind.Row(c.snapshot, id)
 	if !ok || !c.way.leaves(sh.kind, row) {
 		delete(sh.entries, key)
-		delete(sh.unsaid, key)
+		sh.forget(key)
 		return old != nil
 	}
 	if old != nil && old.row == row && !derived {
 		return false
 	}
-	delete(sh.unsaid, key)
+	sh.forget(key)
 	e := &entry{row: row}
 	if old != nil {
 		for d, f := range old.forms {
@@ -248,6 +258,13 @@ func (c *catalog) put(sh *shelf, key string, id api.ID, derived bool) bool {
 	}
 	sh.entries[key] = e
 	return true
+}
+
+// forget lets go of why the entry was not said.
+func (sh *shelf) forget(key string) {
+	for _, why := range sh.unsaid {
+		delete(why, key)
+	}
 }
 
 // item returns the encoded row; nil if the dialect cannot say it. A row that
@@ -261,8 +278,11 @@ func (c *catalog) item(sh *shelf, key string, e *entry, d dialect) *wire.Resourc
 	f.done = true
 	log := c.o.Log.With(slog.String("kind", sh.kind.Info().Name), slog.String("name", key))
 	p, err := c.way.pack(c.snapshot, sh.kind, e.row)
-	if err == nil && d == newer {
-		spec, none := sh.kind.Newer(e.row.Head(), p.spec)
+	if err == nil && d != asWritten {
+		spec, none := p.spec, sh.kind.Known(p.spec)
+		if none == nil && d == newer {
+			spec, none = sh.kind.Newer(e.row.Head(), p.spec)
+		}
 		switch {
 		case none == nil && !bytes.Equal(spec, p.spec):
 			p.spec = spec
@@ -270,8 +290,8 @@ func (c *catalog) item(sh *shelf, key string, e *entry, d dialect) *wire.Resourc
 			f.res = c.item(sh, key, e, asWritten)
 			return f.res
 		default:
-			log.Warn("a policy is not sent to control planes that know the newer form only", "reason", none)
-			f.res, sh.unsaid[key] = nil, none.Error()
+			log.Warn("a policy is not sent to control planes that would drop a part of it", "reason", none)
+			f.res, sh.unsaid[d][key] = nil, d.why()+none.Error()
 			return nil
 		}
 	}

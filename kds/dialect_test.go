@@ -24,6 +24,7 @@ const (
 	byLabel   = `"kind":"Dataplane","labels":{"kuma.io/display-name":"web"}`
 	byService = `"kind":"MeshService","name":"web"`
 	fromAll   = `{"from":[{"default":{"action":"Allow"},"targetRef":{"kind":"Mesh"}}]}`
+	byRequest = `{"rules":[{"default":{"allow":[{"method":"GET","spiffeID":{"type":"Exact","value":"spiffe://d/web"}}]}}]}`
 	withMTLS  = `{"mtls":{"backends":[{"name":"ca","type":"builtin"}],"enabledBackend":"ca"},"skipCreatingInitialPolicies":["*"]}`
 )
 
@@ -50,6 +51,7 @@ func TestDialects(t *testing.T) {
 		named := f.global.put(api.MeshTimeouts, "default", "named", timeoutOf(byName))
 		f.global.put(api.MeshTimeouts, "default", "service", timeoutOf(byService))
 		f.global.put(api.MeshTrafficPermissions, "default", "all", fromAll)
+		requests := f.global.put(api.MeshTrafficPermissions, "default", "requests", byRequest)
 		synctest.Wait()
 		ask := func(s *stranger, kind string) string {
 			t.Helper()
@@ -79,6 +81,11 @@ func TestDialects(t *testing.T) {
 			t.Errorf("a zone of this project got %s", got)
 		}
 
+		// What it says of requests both would drop, and let in more.
+		if got := string(f.zones["west"].row(api.MeshTrafficPermissions, requests).Raw()); got != byRequest {
+			t.Errorf("a zone of this project got %s", got)
+		}
+
 		synctest.Wait()
 		expectRejected := func(zone string, want ...string) {
 			t.Helper()
@@ -104,13 +111,16 @@ func TestDialects(t *testing.T) {
 		const why = ": not sent, as it has no newer form: "
 		const noLabel = why + "spec.targetRef: proxies have no label for kuma.io/service=web; use kind Dataplane with labels that they carry"
 		const byImportance = why + "spec.from: in this form the more important permission decides, in the newer a deny goes before every allow; use rules with deny and allow"
-		expectRejected("z214")
-		expectRejected("z30", "MeshTimeout service"+noLabel, "MeshTrafficPermission all"+byImportance)
+		const known = "spec.rules[0].default.allow[0].method: is known to control planes of this project only"
+		const dropped = "MeshTrafficPermission requests: not sent, as a part of it would be dropped: " + known
+		const requestsToo = "MeshTrafficPermission requests" + why + known
+		expectRejected("z214", dropped)
+		expectRejected("z30", "MeshTimeout service"+noLabel, "MeshTrafficPermission all"+byImportance, requestsToo)
 
 		// Nothing is said to a peer that gets nothing new; its insight tells all the same.
 		f.global.put(api.MeshTimeouts, "default", "another", timeoutOf(byService))
 		synctest.Wait()
-		expectRejected("z30", "MeshTimeout another"+noLabel, "MeshTimeout service"+noLabel, "MeshTrafficPermission all"+byImportance)
+		expectRejected("z30", "MeshTimeout another"+noLabel, "MeshTimeout service"+noLabel, "MeshTrafficPermission all"+byImportance, requestsToo)
 		// Written anew in the form that the peer has: it is the same.
 		f.global.put(api.MeshTimeouts, "default", "named", timeoutOf(byLabel))
 		f.global.put(api.MeshTimeouts, "default", "service", timeoutOf(byLabel))
@@ -126,6 +136,6 @@ func TestDialects(t *testing.T) {
 		newer.ack(m)
 		f.global.remove(named)
 		synctest.Wait()
-		expectRejected("z30", "MeshTimeout another"+noLabel, "MeshTrafficPermission all"+byImportance)
+		expectRejected("z30", "MeshTimeout another"+noLabel, "MeshTrafficPermission all"+byImportance, requestsToo)
 	})
 }

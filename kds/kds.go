@@ -25,8 +25,9 @@
 //
 // Rows cross as they were written. Only to peers that drop older forms without a
 // word (release 3.0 of Kuma) they go in the newer form, and a policy that has none
-// does not go at all: a part of it would mean something else. The status of the
-// peer and its ZoneInsight say so.
+// does not go at all: a part of it would mean something else. The same holds, for
+// every release of Kuma, of a policy with fields that only this project knows. The
+// status of the peer and its ZoneInsight say so.
 //
 // What control planes of this project add (heartbeat, revisions, chunks, known
 // versions at a reconnect) rides on fields that others ignore, and is used only

@@ -19,8 +19,11 @@ type view struct {
 // dialectOf is what a peer understands: release 2.14 and this project know older
 // forms as well.
 func dialectOf(n *node) dialect {
-	if n.has(featureRevisions) || n.has(featureOlder) {
+	switch {
+	case n.has(featureRevisions):
 		return asWritten
+	case n.has(featureOlder):
+		return older
 	}
 	return newer
 }
@@ -96,16 +99,13 @@ func (v *view) Names(kind string) iter.Seq[string] {
 // unsaid lists what the peer is not told because its dialect cannot say it, of
 // the kinds that it asks for.
 func (v *view) unsaid(kinds map[string]bool) []Rejection {
-	if v.dialect != newer {
-		return nil
-	}
 	v.c.mu.Lock()
 	defer v.c.mu.Unlock()
 	var out []Rejection
 	for kind, sh := range v.c.shelves {
-		for key, reason := range sh.unsaid {
+		for key, reason := range sh.unsaid[v.dialect] {
 			if e := sh.entries[key]; kinds[kind] && e != nil && v.allow(v.c.snapshot, sh.kind, e.row) {
-				out = append(out, Rejection{Kind: kind, Name: key, Reason: "not sent, as it has no newer form: " + reason})
+				out = append(out, Rejection{Kind: kind, Name: key, Reason: reason})
 			}
 		}
 	}

@@ -3,7 +3,6 @@ package policy
 import (
 	"cmp"
 	"slices"
-	"strings"
 
 	"github.com/atoll-mesh/atoll/api"
 )
@@ -75,28 +74,22 @@ func vagueness(m api.Match) int {
 	return v
 }
 
-// Peer is who calls over mutual TLS.
-type Peer struct {
-	SpiffeID string // the SPIFFE ID in its certificate
-	SNI      string // the server name it asked for
-}
-
-func matches(m api.Match, p Peer) bool {
-	if s := m.SpiffeID; s != nil {
-		if s.Type == "Prefix" && !strings.HasPrefix(p.SpiffeID, s.Value) || s.Type != "Prefix" && p.SpiffeID != s.Value {
-			return false
-		}
-	}
-	return m.SNI == nil || m.SNI.Value == p.SNI
-}
-
-// Permission is one condition on callers and the policy that set it.
+// Permission is one condition on calls and the policy that set it.
 type Permission struct {
 	Source
-	Match api.Match
+	Match api.PermissionMatch
 }
 
-// Permissions decide who may call an inbound or listener: a match in Deny
+// vagueness orders permissions of the same caller by whether they look at the
+// request.
+func (p Permission) vagueness() int {
+	if p.Match.ByRequest() {
+		return 2 * vagueness(p.Match.Peer())
+	}
+	return 2*vagueness(p.Match.Peer()) + 1
+}
+
+// Permissions decide what calls an inbound or listener takes: a match in Deny
 // refuses; else one in Allow or AllowWithShadowDeny lets in; else the caller is
 // refused. All lists are ordered with the narrowest match first and then the
 // most important policy first, which only decides who is named. The zero value
@@ -143,7 +136,7 @@ func PermissionsFor(selected []Selected[api.MeshTrafficPermission], section stri
 		for _, id := range own {
 			if !decided[id] {
 				decided[id] = true
-				*list = append(*list, Permission{from, api.Match{SpiffeID: &api.SpiffeIDMatch{Type: "Exact", Value: id}}})
+				*list = append(*list, Permission{from, api.PermissionMatch{SpiffeID: &api.SpiffeIDMatch{Type: "Exact", Value: id}}})
 			}
 		}
 	}
@@ -151,7 +144,7 @@ func PermissionsFor(selected []Selected[api.MeshTrafficPermission], section stri
 		if !s.Selects(section) {
 			continue
 		}
-		lists := func(i int, take func(list *[]Permission, from Source, m api.Match)) {
+		lists := func(i int, take func(list *[]Permission, from Source, m api.PermissionMatch)) {
 			conf, from := s.Policy.Spec.Rules[i].Default, Source{&s.Policy.Meta, i}
 			for _, m := range conf.Deny {
 				take(&p.Deny, from, m)
@@ -164,14 +157,14 @@ func PermissionsFor(selected []Selected[api.MeshTrafficPermission], section stri
 			}
 		}
 		for i := range slices.Backward(s.Policy.Spec.Rules) { // in the older form the later wins
-			lists(i, func(list *[]Permission, from Source, m api.Match) {
+			lists(i, func(list *[]Permission, from Source, m api.PermissionMatch) {
 				if m.Caller != nil {
 					older(list, from, m.Caller)
 				}
 			})
 		}
 		for i := range s.Policy.Spec.Rules {
-			lists(i, func(list *[]Permission, from Source, m api.Match) {
+			lists(i, func(list *[]Permission, from Source, m api.PermissionMatch) {
 				if m.Caller == nil && (list == &p.Deny || !closed) {
 					*list = append(*list, Permission{from, m})
 				}
@@ -179,37 +172,7 @@ func PermissionsFor(selected []Selected[api.MeshTrafficPermission], section stri
 		}
 	}
 	for _, list := range [][]Permission{p.Deny, p.Allow, p.AllowWithShadowDeny} {
-		slices.SortStableFunc(list, func(a, b Permission) int { return cmp.Compare(vagueness(a.Match), vagueness(b.Match)) })
+		slices.SortStableFunc(list, func(a, b Permission) int { return cmp.Compare(a.vagueness(), b.vagueness()) })
 	}
 	return p
-}
-
-// Verdict is the answer to one caller.
-type Verdict struct {
-	Allowed bool
-	// By is the permission that decided; nil: none spoke of the caller.
-	By *Permission
-	// Shadow is set when the caller is let in but is counted as refused.
-	Shadow bool
-}
-
-// Decide answers for one caller what the proxy will.
-func (p Permissions) Decide(peer Peer) Verdict {
-	first := func(list []Permission) *Permission {
-		for i := range list {
-			if matches(list[i].Match, peer) {
-				return &list[i]
-			}
-		}
-		return nil
-	}
-	if by := first(p.Deny); by != nil {
-		return Verdict{By: by}
-	}
-	shadow := first(p.AllowWithShadowDeny)
-	by := first(p.Allow)
-	if by == nil {
-		by = shadow
-	}
-	return Verdict{Allowed: by != nil, By: by, Shadow: shadow != nil}
 }

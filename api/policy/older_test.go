@@ -128,7 +128,7 @@ func TestOlderPermissions(t *testing.T) {
 		}), 0, 5).Draw(t, "rules")
 		var ps []*permission
 		for i, r := range rules { // the later is the more important
-			m := api.Match{Caller: &api.Caller{}}
+			m := api.PermissionMatch{Caller: &api.Caller{}}
 			if r.app != "" {
 				m.Caller.Tags = map[string]string{"app": r.app}
 			}
@@ -146,8 +146,8 @@ func TestOlderPermissions(t *testing.T) {
 					break
 				}
 			}
-			if v := got.Decide(policy.Peer{SpiffeID: id}); v.Allowed != want {
-				t.Fatalf("%v: %s allowed %v, want %v", rules, app, v.Allowed, want)
+			if v := decideBy(got, peer{spiffeID: id}, request{}); v.allowed != want {
+				t.Fatalf("%v: %s allowed %v, want %v", rules, app, v.allowed, want)
 			}
 		}
 	})
@@ -156,7 +156,7 @@ func TestOlderPermissions(t *testing.T) {
 // An older Deny of everybody stands against what less important policies let in.
 func TestOlderAndNewerPermissions(t *testing.T) {
 	meta := func(name string) api.Meta { return api.Meta{ID: api.ID{Mesh: "default", Name: name}} }
-	everybody, web := api.Match{Caller: &api.Caller{}}, spiffe("Exact", "spiffe://d/web")
+	everybody, web := api.PermissionMatch{Caller: &api.Caller{}}, spiffe("Exact", "spiffe://d/web")
 	for _, c := range []struct {
 		name string
 		ps   []*permission
@@ -166,8 +166,8 @@ func TestOlderAndNewerPermissions(t *testing.T) {
 		{"the more important allows", []*permission{permit(t, meta("b"), ref("Mesh"), list{"deny": {everybody}}), permit(t, meta("a"), ref("Mesh"), list{"allow": {web}})}, true},
 		{"a newer Deny has the last word", []*permission{permit(t, meta("a"), ref("Mesh"), list{"allow": {everybody}}), permit(t, meta("b"), ref("Mesh"), list{"deny": {web}})}, false},
 	} {
-		if v := decide(c.ps, "http", policy.Peer{SpiffeID: web.SpiffeID.Value}); v.Allowed != c.want {
-			t.Errorf("%s: allowed %v", c.name, v.Allowed)
+		if v := decide(c.ps, "http", peer{spiffeID: web.SpiffeID.Value}, request{}); v.allowed != c.want {
+			t.Errorf("%s: allowed %v", c.name, v.allowed)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package policy_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -15,7 +16,7 @@ import (
 type permission = api.Object[api.MeshTrafficPermission]
 
 // list is a rule as written: lists of matches by name.
-type list = map[string][]api.Match
+type list = map[string][]api.PermissionMatch
 
 func permit(t interface{ Fatal(...any) }, m api.Meta, top api.TargetRef, rules ...list) *permission {
 	written := []any{}
@@ -34,24 +35,55 @@ func permit(t interface{ Fatal(...any) }, m api.Meta, top api.TargetRef, rules .
 	return p
 }
 
-func decide(ps []*permission, section string, peer policy.Peer) policy.Verdict {
-	set := policy.NewSet(ps, func(s *api.MeshTrafficPermission) *api.TargetRef { return s.TargetRef }, false)
-	selected := set.Select(policy.Proxy{Mesh: "default", Sections: []string{"http", "admin"}})
-	return policy.PermissionsFor(selected, section, nil).Decide(peer)
+// peer is who calls over mutual TLS.
+type peer struct{ spiffeID, sni string }
+
+// request is what is asked where HTTP is spoken.
+type request struct{ method, path, header string }
+
+type verdict struct {
+	allowed bool
+	by      *policy.Permission // nil: nobody spoke of the call
+	shadow  bool               // let in, and counted as refused
 }
 
-func spiffe(typ, value string) api.Match {
-	return api.Match{SpiffeID: &api.SpiffeIDMatch{Type: typ, Value: value}}
+func decide(ps []*permission, section string, p peer, q request) verdict {
+	set := policy.NewSet(ps, func(s *api.MeshTrafficPermission) *api.TargetRef { return s.TargetRef }, false)
+	selected := set.Select(policy.Proxy{Mesh: "default", Sections: []string{"http", "admin"}})
+	return decideBy(policy.PermissionsFor(selected, section, nil), p, q)
+}
+
+// decideBy does what a proxy does with its permissions.
+func decideBy(all policy.Permissions, p peer, q request) verdict {
+	first := func(list []policy.Permission) *policy.Permission {
+		i := slices.IndexFunc(list, func(one policy.Permission) bool { return holds(one.Match, p, q) })
+		if i < 0 {
+			return nil
+		}
+		return &list[i]
+	}
+	if by := first(all.Deny); by != nil {
+		return verdict{by: by}
+	}
+	by, shadow := first(all.Allow), first(all.AllowWithShadowDeny)
+	if by == nil {
+		by = shadow
+	}
+	return verdict{by != nil, by, shadow != nil}
+}
+
+func spiffe(typ, value string) api.PermissionMatch {
+	return api.PermissionMatch{SpiffeID: &api.SpiffeIDMatch{Type: typ, Value: value}}
 }
 
 func TestPermissions(t *testing.T) {
 	meta := func(name string) api.Meta {
 		return api.Meta{ID: api.ID{Kind: "MeshTrafficPermission", Mesh: "default", Name: name}}
 	}
-	web := policy.Peer{SpiffeID: "spiffe://east/ns/shop/sa/web", SNI: "api.shop"}
-	exact, prefix := spiffe("Exact", web.SpiffeID), spiffe("Prefix", "spiffe://east/ns/shop")
-	sni := api.Match{SNI: &api.SNIMatch{Type: "Exact", Value: "api.shop"}}
-	both := api.Match{SpiffeID: exact.SpiffeID, SNI: &api.SNIMatch{Type: "Exact", Value: "other"}}
+	web := peer{"spiffe://east/ns/shop/sa/web", "api.shop"}
+	exact, prefix := spiffe("Exact", web.spiffeID), spiffe("Prefix", "spiffe://east/ns/shop")
+	sni := api.PermissionMatch{SNI: &api.SNIMatch{Type: "Exact", Value: "api.shop"}}
+	both := api.PermissionMatch{SpiffeID: exact.SpiffeID, SNI: &api.SNIMatch{Type: "Exact", Value: "other"}}
 	mesh, admin := ref("Mesh"), section(ref("Dataplane"), "admin")
 	for _, c := range []struct {
 		name string
@@ -77,12 +109,12 @@ func TestPermissions(t *testing.T) {
 		{"the narrowest is named", []*permission{permit(t, meta("a"), mesh, list{"allow": {prefix}}), permit(t, meta("b"), mesh, list{"allow": {exact}})}, "allow b 0"},
 		{"then the most important", []*permission{permit(t, meta("a"), mesh, list{"allow": {exact}}), permit(t, meta("b"), mesh, list{"allow": {exact}})}, "allow a 0"},
 	} {
-		v := decide(c.ps, "http", web)
-		got := map[bool]string{true: "allow ", false: "deny "}[v.Allowed]
-		if v.By != nil {
-			got += fmt.Sprint(v.By.Policy.Name, " ", v.By.Index)
+		v := decide(c.ps, "http", web, request{})
+		got := map[bool]string{true: "allow ", false: "deny "}[v.allowed]
+		if v.by != nil {
+			got += fmt.Sprint(v.by.Policy.Name, " ", v.by.Index)
 		}
-		if v.Shadow {
+		if v.shadow {
 			got += " +"
 		}
 		if got != c.want {
@@ -100,40 +132,84 @@ func TestDenyBeatsAllow(t *testing.T) {
 			m.Labels[api.LabelOrigin], m.Labels[api.LabelPolicyRole] = "global", "system"
 			r := list{}
 			for _, name := range []string{"deny", "allow", "allowWithShadowDeny"} {
-				r[name] = drawMatches(t)
+				r[name] = drawPermissionMatches(t)
 			}
 			return permit(t, m, ref("Mesh"), r)
 		}), 0, 4).Draw(t, "permissions")
-		peer := policy.Peer{SpiffeID: rapid.SampledFrom(spiffeIDs).Draw(t, "peer"), SNI: rapid.SampledFrom(snis).Draw(t, "sni")}
-
+		caller := peer{rapid.SampledFrom(spiffeIDs).Draw(t, "peer"), rapid.SampledFrom(snis).Draw(t, "sni")}
+		asked := request{rapid.SampledFrom(methods).Draw(t, "method"), rapid.SampledFrom(paths).Draw(t, "path"), rapid.SampledFrom(headerValues).Draw(t, "header")}
+		speaks := func(m api.PermissionMatch) bool { return holds(m, caller, asked) }
 		denied, allowed := false, false
 		for _, p := range ps {
 			for _, r := range p.Spec.Rules {
-				denied = denied || slices.ContainsFunc(r.Default.Deny, func(m api.Match) bool { return holds(m, peer) })
-				allowed = allowed || slices.ContainsFunc(slices.Concat(r.Default.Allow, r.Default.AllowWithShadowDeny), func(m api.Match) bool { return holds(m, peer) })
+				denied = denied || slices.ContainsFunc(r.Default.Deny, speaks)
+				allowed = allowed || slices.ContainsFunc(slices.Concat(r.Default.Allow, r.Default.AllowWithShadowDeny), speaks)
 			}
 		}
-		v := decide(ps, "http", peer)
-		if v.Allowed != (allowed && !denied) {
-			t.Fatalf("%v lets in: %v; some deny matches: %v, some allow matches: %v", peer, v.Allowed, denied, allowed)
+		v := decide(ps, "http", caller, asked)
+		if v.allowed != (allowed && !denied) {
+			t.Fatalf("%v lets in: %v; some deny matches: %v, some allow matches: %v", caller, v.allowed, denied, allowed)
 		}
-		if (v.By != nil) != (allowed || denied) || v.By != nil && !holds(v.By.Match, peer) {
-			t.Fatalf("named is %v", v.By)
+		if (v.by != nil) != (allowed || denied) || v.by != nil && !speaks(v.by.Match) {
+			t.Fatalf("named is %v", v.by)
 		}
 		other := slices.Clone(ps)
 		slices.Reverse(other)
-		if w := decide(other, "http", peer); asJSON(v) != asJSON(w) {
-			t.Fatalf("arrival order is seen: %s, %s", asJSON(v), asJSON(w))
+		if w := decide(other, "http", caller, asked); v.allowed != w.allowed || v.shadow != w.shadow || asJSON(v.by) != asJSON(w.by) {
+			t.Fatalf("arrival order is seen: %v, %v", v, w)
 		}
 	})
 }
 
-func holds(m api.Match, p policy.Peer) bool {
+func holds(m api.PermissionMatch, p peer, q request) bool {
 	ok := true
 	if s := m.SpiffeID; s != nil && s.Type == "Exact" {
-		ok = s.Value == p.SpiffeID
+		ok = s.Value == p.spiffeID
 	} else if s != nil {
-		ok = strings.Index(p.SpiffeID, s.Value) == 0
+		ok = strings.Index(p.spiffeID, s.Value) == 0
 	}
-	return ok && (m.SNI == nil || m.SNI.Value == p.SNI)
+	ok = ok && (m.SNI == nil || m.SNI.Value == p.sni) && (m.Method == "" || m.Method == q.method)
+	if m.Path != nil {
+		ok = ok && slices.Contains(pathsOf[m.Path.Type+" "+m.Path.Value], q.path)
+	}
+	for _, h := range m.Headers {
+		ok = ok && slices.Contains(valuesOf[h.Type+" "+h.Value], q.header)
+	}
+	return ok
+}
+
+var (
+	methods      = []string{"GET", "POST"}
+	paths        = []string{"/", "/a", "/a/b", "/ab", "/a:b"}
+	headerValues = []string{"", "one", "onetwo"} // "": there is none
+
+	// What conditions mean, written out.
+	pathsOf = map[string][]string{
+		"Exact /a": {"/a"}, "Exact /a:b": {"/a:b"}, "PathPrefix /": paths, "PathPrefix /a": {"/a", "/a/b"}, "RegularExpression /a.": {"/ab"},
+	}
+	valuesOf = map[string][]string{
+		"Exact one": {"one"}, "Prefix one": {"one", "onetwo"}, "RegularExpression o|one.+": {"onetwo"}, "Present ": {"one", "onetwo"}, "Absent ": {""},
+	}
+)
+
+func drawPermissionMatches(t *rapid.T) []api.PermissionMatch {
+	either := func(from map[string][]string, name string) (typ, value string) {
+		typ, value, _ = strings.Cut(rapid.SampledFrom(slices.Sorted(maps.Keys(from))).Draw(t, name), " ")
+		return typ, value
+	}
+	var out []api.PermissionMatch
+	for _, peer := range drawMatches(t) {
+		m := api.PermissionMatch{SpiffeID: peer.SpiffeID, SNI: peer.SNI, Method: rapid.SampledFrom([]string{"", "GET", "POST"}).Draw(t, "by method")}
+		if rapid.Bool().Draw(t, "by path") {
+			m.Path = new(api.PathMatch)
+			m.Path.Type, m.Path.Value = either(pathsOf, "path is")
+		}
+		if rapid.IntRange(0, 2).Draw(t, "by header") == 0 {
+			h := api.HeaderMatch{Name: "x-a"}
+			h.Type, h.Value = either(valuesOf, "header is")
+			m.Headers = []api.HeaderMatch{h}
+		}
+		out = append(out, m)
+	}
+	return out
 }

@@ -23,9 +23,9 @@
 //	   ┌────────┴─────┬──────────────────┬──────────────────┐
 //	   ▼ to[]         ▼ rules[]          ▼ default          ▼ MeshTrafficPermission
 //	NewToRules     InboundRules        Single          PermissionsFor
-//	   │ Lookup       │ CatchAll         │                  │ Decide
+//	   │ Lookup       │ CatchAll         │                  │
 //	   ▼              ▼                  ▼                  ▼
-//	 Rule{Conf, Steps} ◀── Merge ── Step{Source, Conf}…   Verdict
+//	 Rule{Conf, Steps} ◀── Merge ── Step{Source, Conf}…   Permissions
 //
 // A [Rule] keeps the steps it was merged from. [Rule.Explain] tells for each
 // field which step set it.

@@ -27,8 +27,14 @@ func (w *work) http(l ir.Listener, c ir.Chain) *listenerv3.Filter {
 	if h.IdleTimeout.Set {
 		out.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{IdleTimeout: span(h.IdleTimeout)}
 	}
-	if h.NormalizePath {
+	byPath := c.Permissions != nil && comparesPaths(*c.Permissions)
+	if h.NormalizePath || byPath {
 		out.NormalizePath = wrapperspb.Bool(true)
+	}
+	if byPath {
+		// What is judged is what the application gets, however it decodes paths.
+		out.MergeSlashes = true
+		out.PathWithEscapedSlashesAction = hcmv3.HttpConnectionManager_UNESCAPE_AND_FORWARD
 	}
 	if h.ForwardPeer {
 		// Whatever a caller claims about itself is replaced by what its certificate says.
@@ -48,6 +54,9 @@ func (w *work) http(l ir.Listener, c ir.Chain) *listenerv3.Filter {
 		out.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: h.RouteName}}
 	}
 
+	if byPath {
+		out.HttpFilters = append(out.HttpFilters, w.notePath())
+	}
 	if c.Permissions != nil {
 		out.HttpFilters = append(out.HttpFilters, w.permitRequests(*c.Permissions))
 		if replies := w.deniedReplies(*c.Permissions); len(replies.Mappers) > 0 {

@@ -29,7 +29,7 @@ const (
 // permitRequests decides on every request, since a policy may change while a connection is open.
 // https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/extensions/filters/http/rbac/v3/rbac.proto
 func (w *work) permitRequests(p ir.Permissions) *hcmv3.HttpFilter {
-	return w.httpFilter(httpRBAC, &httprbacv3.RBAC{Matcher: w.decision(p, false), ShadowMatcher: w.shadow(p)})
+	return w.httpFilter(httpRBAC, &httprbacv3.RBAC{Matcher: w.decision(p, true, false), ShadowMatcher: w.shadow(p, true)})
 }
 
 // DelayRouteSelection is the runtime feature that must be true in the bootstrap of every proxy (Envoy 1.39 or later, where
@@ -69,7 +69,7 @@ func (w *work) admit(p ir.Permissions, cluster string) *listenerv3.Filter {
 		}
 		return celText(deniedPrefix + e.Policy + "]")
 	}
-	entries, otherwise := ordered(p, false)
+	entries, otherwise := ordered(p, false, false)
 	values := []*statev3.FilterStateValue{write(target(otherwise))}
 	for _, e := range slices.Backward(entries) {
 		values = append(values, write(peerExpression(e.Peer)+" ? "+target(e)+" : ''"))
@@ -132,33 +132,36 @@ func plain(r rune) bool {
 // https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/extensions/filters/network/rbac/v3/rbac.proto
 func (w *work) permitConnections(listener string, p ir.Permissions) *listenerv3.Filter {
 	return w.networkFilter(networkRBAC, &networkrbacv3.RBAC{
-		Matcher:       w.decision(p, false),
-		ShadowMatcher: w.shadow(p),
+		Matcher:       w.decision(p, false, false),
+		ShadowMatcher: w.shadow(p, false),
 		StatPrefix:    statName(listener) + ".",
 	})
 }
 
 // shadow is what would be decided if every AllowShadowDeny were a Deny; nil where there is none. It refuses nobody and
 // only counts, of all who come this far, exactly those who would be refused then.
-func (w *work) shadow(p ir.Permissions) *xdsmatcherv3.Matcher {
+func (w *work) shadow(p ir.Permissions, requests bool) *xdsmatcherv3.Matcher {
 	if len(p.AllowShadowDeny) == 0 {
 		return nil
 	}
-	return w.decision(p, true)
+	return w.decision(p, requests, true)
 }
 
 // decision is the list of all conditions, denials first, of which the first that holds decides. A condition that always
 // holds ends the list: Envoy has no matcher for it, and nothing behind it could be reached.
-func (w *work) decision(p ir.Permissions, shadow bool) *xdsmatcherv3.Matcher {
-	entries, otherwise := ordered(p, shadow)
+func (w *work) decision(p ir.Permissions, requests, shadow bool) *xdsmatcherv3.Matcher {
+	entries, otherwise := ordered(p, requests, shadow)
 	out := &xdsmatcherv3.Matcher{OnNoMatch: w.verdict(otherwise.Policy, otherwise.action)}
 	if len(entries) == 0 {
 		return out
 	}
 	list := new(xdsmatcherv3.Matcher_MatcherList)
+	if requests && comparesPaths(p) {
+		list.Matchers = append(list.Matchers, w.refuseTreacherous())
+	}
 	for _, e := range entries {
 		list.Matchers = append(list.Matchers, &xdsmatcherv3.Matcher_MatcherList_FieldMatcher{
-			Predicate: w.peerPredicate(e.Policy, e.Peer),
+			Predicate: w.callPredicate(e),
 			OnMatch:   w.verdict(e.Policy, e.action),
 		})
 	}
@@ -172,14 +175,24 @@ type entry struct {
 	action rbacv3.RBAC_Action
 }
 
-// ordered is the list of conditions that can be reached, and what holds when none of them does.
-func ordered(p ir.Permissions, shadow bool) (entries []entry, otherwise entry) {
+// ordered is the list of conditions that can be reached, and what holds when none of them does. Where requests are not
+// seen, conditions on them are met to deny and not met to allow.
+func ordered(p ir.Permissions, requests, shadow bool) (entries []entry, otherwise entry) {
 	softly := rbacv3.RBAC_ALLOW
 	if shadow {
 		softly = rbacv3.RBAC_DENY
 	}
 	add := func(action rbacv3.RBAC_Action, permissions []ir.Permission) {
 		for _, permission := range permissions {
+			if !requests && !permission.Request.IsZero() {
+				if action == rbacv3.RBAC_ALLOW {
+					continue
+				}
+				permission.Request = ir.RouteMatch{}
+			}
+			if action == rbacv3.RBAC_DENY && permission.Request.Path == (ir.PathMatch{Match: ir.Prefix, Value: "/"}) {
+				permission.Request.Path = ir.PathMatch{} // also what is no path: *
+			}
 			entries = append(entries, entry{permission, action})
 		}
 	}
@@ -193,15 +206,15 @@ func ordered(p ir.Permissions, shadow bool) (entries []entry, otherwise entry) {
 	}
 
 	otherwise = entry{ir.Permission{Policy: ir.DefaultPermission}, rbacv3.RBAC_DENY}
-	if i := slices.IndexFunc(entries, func(e entry) bool { return e.Peer.IsZero() }); i >= 0 {
+	if i := slices.IndexFunc(entries, entry.IsZero); i >= 0 {
 		entries, otherwise = entries[:i], entries[i]
 	}
 	return entries, otherwise
 }
 
-// deniers are the names under which somebody can be refused, each once.
+// deniers are the names under which some request can be refused, each once.
 func deniers(p ir.Permissions) []string {
-	entries, otherwise := ordered(p, false)
+	entries, otherwise := ordered(p, true, false)
 	var out []string
 	for _, e := range slices.Concat(entries, []entry{otherwise}) {
 		if e.action == rbacv3.RBAC_DENY && !slices.Contains(out, e.Policy) {
@@ -219,6 +232,15 @@ func (w *work) verdict(policy string, action rbacv3.RBAC_Action) *xdsmatcherv3.M
 	}}}
 }
 
+// callPredicate is the conjunction of what e asks of the peer and of the request.
+func (w *work) callPredicate(e entry) *predicate {
+	all := w.requestPredicates(e)
+	if !e.Peer.IsZero() {
+		all = append([]*predicate{w.peerPredicate(e.Policy, e.Peer)}, all...)
+	}
+	return allHold(all)
+}
+
 // peerPredicate is the conjunction of what m sets.
 func (w *work) peerPredicate(policy string, m ir.PeerMatch) *xdsmatcherv3.Matcher_MatcherList_Predicate {
 	var all []*xdsmatcherv3.Matcher_MatcherList_Predicate
@@ -229,14 +251,13 @@ func (w *work) peerPredicate(policy string, m ir.PeerMatch) *xdsmatcherv3.Matche
 		all = append(all, w.predicate("envoy.matching.inputs.uri_san", &sslinputsv3.UriSanInput{}, match))
 	}
 	if m.SpiffeID != "" {
-		uriSAN(&xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Exact{Exact: m.SpiffeID}})
+		uriSAN(equal(m.SpiffeID))
 	}
 	if m.SpiffeIDPrefix != "" {
 		uriSAN(&xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Prefix{Prefix: m.SpiffeIDPrefix}})
 	}
 	if m.SNI != "" {
-		all = append(all, w.predicate("envoy.matching.inputs.server_name", &networkinputsv3.ServerNameInput{},
-			&xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Exact{Exact: m.SNI}}))
+		all = append(all, w.predicate("envoy.matching.inputs.server_name", &networkinputsv3.ServerNameInput{}, equal(m.SNI)))
 	}
 	return allHold(all)
 }

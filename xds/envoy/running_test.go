@@ -103,6 +103,25 @@ func TestRunning(t *testing.T) {
 		}
 	})
 
+	for version, client := range map[string]func(*testing.T, string) (int, string){"HTTP 1": p.ask1, "HTTP 2": p.ask2} {
+		t.Run(version, func(t *testing.T) {
+			for _, c := range asked {
+				t.Run(c.request, func(t *testing.T) {
+					status, body := client(t, c.request)
+					if c.status == 0 && status != http.StatusOK {
+						return // refused in some way
+					}
+					if status != c.status || c.policy != "" && body != "RBAC: access denied by "+c.policy || strings.Contains(body, "..") {
+						t.Errorf("got %d %q, want %d by %q", status, body, c.status, c.policy)
+					}
+				})
+			}
+			if _, got := client(t, "GET /public/a%2Fb/../c?x=%2F"); got != "/public/a/c" {
+				t.Errorf("the application got %s", got)
+			}
+		})
+	}
+
 	t.Run("tcp", func(t *testing.T) {
 		for caller, policy := range map[string]string{web: "", bad: denier, other: "default"} {
 			t.Run(filepath.Base(caller), func(t *testing.T) {
@@ -120,6 +139,96 @@ func TestRunning(t *testing.T) {
 			})
 		}
 	})
+}
+
+// asked are requests of the listener "judged" by web: method and path, then headers. No spelling brings a request past a
+// denial, or under what is allowed. The status 0 is any refusal, be it that Envoy does not understand it.
+var asked = []struct {
+	request string
+	status  int
+	policy  string
+}{
+	{"GET /public", 200, ""},
+	{"GET /public?x=/admin", 200, ""},
+	{"GET /public/a", 200, ""},
+	{"GET /public/a;x=1", 200, ""},
+	{"GET /%70ublic/a", 200, ""},
+	{"GET //public//a", 200, ""},
+	{"GET /v1", 200, ""},
+	{"GET /sum=1", 200, ""},
+	{"GET /sum%3d1", 200, ""},
+	{"GET /x x-pass:yes", 200, ""},
+	{"GET /x x-pass:yes x-mode:staging", 200, ""},
+	{"PATCH /x x-pass:yes", 200, ""},
+
+	// Nothing allows it.
+	{"POST /public", 403, "default"},
+	{"HEAD /public", 403, ""}, // without a text
+	{"GET /publicity", 403, "default"},
+	{"GET /Public", 403, "default"},
+	{"GET /public;x/a", 403, "default"},
+	{"GET /", 403, "default"},
+	{"GET /x?/public", 403, "default"},
+	{"GET /x?y=/v1", 403, "default"},
+	{"GET /v1/", 403, "default"},
+	{"GET /admin x-envoy-original-path:/public", 403, "default"},
+	{"GET /public/../admin", 403, "default"},
+	{"GET /public/%2e%2e/admin", 403, "default"},
+	{"GET /public%2F..%2Fadmin", 403, "default"},
+	{"GET /public%2f%2e%2e%2fadmin", 403, "default"},
+	{"GET /public%5C..%5Cadmin", 403, "default"},
+	{"GET /public\\..\\admin", 403, "default"},
+	{"GET /public//../../admin", 403, "default"},
+	{"GET /public/..;/admin", 403, "default"},
+	{"GET /public/..%3bx/admin", 403, "default"},
+	{"GET /public/%2e.;/admin", 403, "default"},
+	{"GET /public/.;/../../admin", 403, "default"},
+	{"GET /public/%00/admin", 0, ""},
+	{"GET /public/..%00/admin", 0, ""},
+	{"GET /admin#/public", 0, ""},
+	{"CONNECT /public", 0, ""},
+	{"OPTIONS *", 0, ""},
+	{"GET /x x-pass:no", 403, "default"},
+	{"GET /x x-pass:no x-pass:yes", 403, "default"},
+	{"GET /x x-pass:yes x-none:", 403, "default"},
+
+	// A policy denies what passes otherwise.
+	{"GET /public/secret:1", 403, "secret"},
+	{"GET /public/secret:1?x", 403, "secret"},
+	{"GET /public/secret%3A1", 403, "secret"},
+	{"GET /public/secret%3a1", 403, "secret"},
+	{"GET /public/%73ecret:1", 403, "secret"},
+	{"GET /public/SECRET:1", 403, "secret"},
+	{"GET /public/secret:1/", 403, "secret"},
+	{"GET /public/secret:1//", 403, "secret"},
+	{"GET /public/secret:1;x", 403, "secret"},
+	{"GET /public;x/secret:1", 403, "secret"},
+	{"GET /public/secret:1/;x", 403, "secret"},
+	{"GET /public/secret:1%3bx", 403, "secret"},
+	{"GET /public/;x/secret:1", 403, "default"},
+	{"GET /public/a/../secret:1", 403, "secret"},
+	{"GET /public/secret:1/a", 200, ""},
+	{"GET /public/below", 403, "below"},
+	{"GET /public/below/a", 403, "below"},
+	{"GET /public/Below;x/a", 403, "below"},
+	{"GET /public/below/\xff", 0, ""},
+	{"GET /public/belows", 200, ""},
+	{"GET /x x-pass:yes x-stop:", 403, "stop"},
+	{"GET /x x-pass:yes x-stop:\xff", 0, ""},
+	{"GET /public x-not:", 403, "not"},
+	{"GET /public/ x-not:a", 403, "not"},
+	{"GET /x x-pass:yes x-mode:debug", 403, "mode"},
+	{"GET /x x-pass:yes x-mode:DEBUG", 403, "mode"},
+	{"GET /x x-pass:yes x-mode:a x-mode:debug", 403, "mode"},
+	{"GET /x x-pass:yes x-mode:debug x-mode:a", 403, "mode"},
+	{"GET /x x-pass:yes x-mode:\xff,debug", 0, ""},
+	{"GET /x x-pass:yes x-role:Admins", 403, "role"},
+	{"GET /x x-pass:yes x-role:a x-role:admin\xff", 0, ""},
+	{"PUT /x x-pass:yes", 403, "put"},
+	{"put /x x-pass:yes", 0, ""},
+	{"OPTIONS /x x-pass:yes", 403, "options"},
+	{"GET /got x-pass:yes", 403, "got"},
+	{"HEAD /got x-pass:yes", 403, ""}, // without a text
 }
 
 // proxy is a running Envoy with two listeners in front of one application, and a third in front of a greeter.
@@ -150,7 +259,31 @@ func start(t *testing.T, binary string, ca authority, app, greeter string, delay
 		},
 		Logs: []ir.AccessLog{{Path: "/dev/stdout", Denied: true}},
 	}
-	raw, requests := chain, chain
+	raw, requests, judged := chain, chain, chain
+	path := func(match ir.Match, value string) ir.RouteMatch {
+		return ir.RouteMatch{Method: "GET", Path: ir.PathMatch{Match: match, Value: value}}
+	}
+	judged.Logs = nil
+	judged.Permissions = &ir.Permissions{
+		Deny: []ir.Permission{
+			{Policy: "secret", Request: ir.RouteMatch{Path: ir.PathMatch{Match: ir.Exact, Value: "/public/secret:1"}}},
+			{Policy: "stop", Request: ir.RouteMatch{Headers: []ir.HeaderMatch{{Name: "x-stop", Match: ir.Present}}}},
+			{Policy: "not", Request: ir.RouteMatch{Path: ir.PathMatch{Match: ir.Exact, Value: "/public"}, Headers: []ir.HeaderMatch{{Name: "x-not", Match: ir.Prefix}}}},
+			{Policy: "put", Peer: ir.PeerMatch{SpiffeIDPrefix: web}, Request: ir.RouteMatch{Method: "PUT"}},
+			{Policy: "options", Request: ir.RouteMatch{Method: "OPTIONS", Path: ir.PathMatch{Match: ir.Prefix, Value: "/"}}},
+			{Policy: "below", Request: ir.RouteMatch{Path: ir.PathMatch{Match: ir.Prefix, Value: "/public/below"}}},
+			{Policy: "got", Request: path(ir.Exact, "/got")},
+			{Policy: "mode", Request: ir.RouteMatch{Headers: []ir.HeaderMatch{{Name: "x-mode", Match: ir.Exact, Value: "debug"}}}},
+			{Policy: "role", Request: ir.RouteMatch{Headers: []ir.HeaderMatch{{Name: "x-role", Match: ir.Prefix, Value: "admin"}}}},
+		},
+		Allow: []ir.Permission{
+			{Policy: "public", Peer: ir.PeerMatch{SpiffeID: web}, Request: path(ir.Prefix, "/public")},
+			{Policy: "sum", Request: path(ir.Exact, "/sum=1")},
+			{Policy: "regex", Peer: ir.PeerMatch{SpiffeID: web}, Request: path(ir.Regex, "/.*v[0-9]")},
+			{Policy: "pass", Request: ir.RouteMatch{Headers: []ir.HeaderMatch{{Name: "x-pass", Match: ir.Exact, Value: "yes"}, {Name: "x-none", Match: ir.Absent}}}},
+		},
+	}
+	judged.HTTP = &ir.HTTP{Routes: &ir.RouteConfig{Name: "judged", Hosts: []ir.VirtualHost{{Name: "judged", Routes: []ir.Route{{Forward: &ir.Forward{Backends: to}}}}}}}
 	raw.TCP = &ir.TCP{Backends: to}
 	greeting := chain
 	greeting.Permissions, greeting.TCP = &greeterPermissions, &ir.TCP{Backends: []ir.Backend{{Cluster: "greeter's " + awkward}}}
@@ -167,6 +300,7 @@ func start(t *testing.T, binary string, ca authority, app, greeter string, delay
 		Listeners: []*listenerv3.Listener{
 			must(envoy.Listener(ir.Listener{Name: "http", Address: anywhere, Direction: ir.Inbound, Chains: []ir.Chain{requests}})),
 			must(envoy.Listener(ir.Listener{Name: "tcp", Address: anywhere, Direction: ir.Inbound, Chains: []ir.Chain{raw}})),
+			must(envoy.Listener(ir.Listener{Name: "judged", Address: anywhere, Direction: ir.Inbound, Chains: []ir.Chain{judged}})),
 			must(envoy.Listener(ir.Listener{Name: "greeter", Address: anywhere, Direction: ir.Inbound, Chains: []ir.Chain{greeting}})),
 		},
 		Clusters: []*clusterv3.Cluster{cluster("app", app), cluster("greeter's "+awkward, greeter)},
@@ -333,12 +467,54 @@ func (p *proxy) get(t *testing.T, caller, path string) (int, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return answered(t, response)
+}
+
+func answered(t *testing.T, response *http.Response) (int, string) {
+	t.Helper()
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return response.StatusCode, string(body)
+}
+
+// ask1 sends a request to the listener "judged" as it is written, as web. The status is 0 if there is no answer.
+func (p *proxy) ask1(t *testing.T, request string) (int, string) {
+	t.Helper()
+	words := strings.Fields(request)
+	connection := p.dial(t, "judged", web, "")
+	fmt.Fprintf(connection, "%s %s HTTP/1.1\r\nhost: app\r\nconnection: close\r\n%s\r\n", words[0], words[1],
+		strings.Join(append(words[2:], ""), "\r\n"))
+	response, err := http.ReadResponse(bufio.NewReader(connection), &http.Request{Method: words[0]})
+	if err != nil {
+		return 0, err.Error()
+	}
+	return answered(t, response)
+}
+
+// ask2 is ask1 with HTTP/2.
+func (p *proxy) ask2(t *testing.T, request string) (int, string) {
+	t.Helper()
+	words := strings.Fields(request)
+	connection := p.dial(t, "judged", web, "")
+	transport := &http.Transport{
+		Protocols:   new(http.Protocols),
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return connection, nil },
+	}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	defer transport.CloseIdleConnections()
+	q := &http.Request{Method: words[0], URL: &url.URL{Scheme: "http", Host: "app", Opaque: "//app" + words[1]}, Header: http.Header{}}
+	for _, h := range words[2:] {
+		name, value, _ := strings.Cut(h, ":")
+		q.Header.Add(name, value)
+	}
+	response, err := transport.RoundTrip(q.WithContext(t.Context()))
+	if err != nil {
+		return 0, err.Error()
+	}
+	return answered(t, response)
 }
 
 // dial connects to a listener as caller, asking for sni; the connection ends with the test.

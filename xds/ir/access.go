@@ -1,7 +1,11 @@
 package ir
 
-// Permissions decide who may pass a chain: a match in Deny refuses; else one in Allow or AllowShadowDeny lets in; else the
-// peer is refused under the name [DefaultPermission]. Order inside a list only decides which policy is named.
+// Permissions decide what may pass a chain: a match in Deny refuses; else one in Allow or AllowShadowDeny lets in; else it
+// is refused under the name [DefaultPermission]. Order inside a list only decides which policy is named.
+//
+// Conditions on requests are compared so that no spelling of a request slips through: for a denial as the most lenient
+// server would read it (without case, path parameters and the slash at the end; any of a header's values; HEAD as GET),
+// to let in as the strictest. In a chain that does not serve HTTP they are met for a denial, and not to let in.
 type Permissions struct {
 	Deny            []Permission `json:"deny,omitempty"`
 	Allow           []Permission `json:"allow,omitempty"`
@@ -15,7 +19,12 @@ const DefaultPermission = "default"
 type Permission struct {
 	Policy string    `json:"policy"` // KRI; named to who is refused
 	Peer   PeerMatch `json:"peer,omitzero"`
+	// Request is a condition on each request, without Query. A denial has no [Regex].
+	Request RouteMatch `json:"request,omitzero"`
 }
+
+// IsZero reports whether p speaks of every call.
+func (p Permission) IsZero() bool { return p.Peer.IsZero() && p.Request.IsZero() }
 
 // PeerMatch is a condition on the other end of a TLS connection; all that is set must hold. The zero value matches everybody.
 type PeerMatch struct {

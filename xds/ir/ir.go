@@ -9,7 +9,7 @@
 //
 // Values are immutable once handed over: whoever wants another one makes it. All are plain exported data, so that
 // reflect/cmp compare them and JSON or YAML shows them. The small ones that take part in query keys ([Address],
-// [Duration], [Timeouts], [Backend], [PeerMatch], [Permission], [Share]) are comparable with ==.
+// [Duration], [Timeouts], [Backend], [PeerMatch], [Share]) are comparable with ==.
 //
 // # Why
 //

@@ -16,7 +16,7 @@ import (
 // This fails to compile when a type that takes part in query keys is no longer comparable.
 var _ = map[any]struct{}{
 	key[ir.Address]{}: {}, key[ir.Duration]{}: {}, key[ir.Timeouts]{}: {}, key[ir.Backend]{}: {}, key[ir.PeerMatch]{}: {},
-	key[ir.Permission]{}: {}, key[ir.Share]{}: {},
+	key[ir.Share]{}: {},
 }
 
 type key[K comparable] struct{}

@@ -195,7 +195,7 @@ var SharedCallers = incr.NewQuery("shared-callers", func(r *incr.Run, id api.ID)
 		}
 	}
 	var out []SharedCaller
-	add := func(i int, list string, matches []api.Match) {
+	add := func(i int, list string, matches []api.PermissionMatch) {
 		for _, m := range matches {
 			if m.Caller == nil || len(m.Caller.Tags) == 0 {
 				continue

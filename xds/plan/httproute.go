@@ -265,13 +265,17 @@ func routeMatch(m api.HTTPMatch) ir.RouteMatch {
 	for _, h := range m.Headers {
 		if !seen[h.Name] { // of several with one name the first counts
 			seen[h.Name] = true
-			out.Headers = append(out.Headers, ir.HeaderMatch{Name: h.Name, Match: matchType(h.Type), Value: h.Value})
+			out.Headers = append(out.Headers, headerMatch(h))
 		}
 	}
 	for _, q := range m.QueryParams {
 		out.Query = append(out.Query, ir.QueryMatch{Name: q.Name, Match: matchType(q.Type), Value: q.Value})
 	}
 	return out
+}
+
+func headerMatch(h api.HeaderMatch) ir.HeaderMatch {
+	return ir.HeaderMatch{Name: h.Name, Match: matchType(h.Type), Value: h.Value}
 }
 
 func matchType(t string) ir.Match {

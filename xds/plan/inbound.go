@@ -175,7 +175,7 @@ var inboundClusterBytes = clusterBytes("encode.inbound-cluster", inboundCluster)
 
 var permissionSet = newPolicySet("permissions", api.MeshTrafficPermissions, func(s *api.MeshTrafficPermission) *api.TargetRef { return s.TargetRef })
 
-// permissionsIn is who may call an inbound; nobody while no policy speaks.
+// permissionsIn is what calls an inbound takes; none while no policy speaks.
 var permissionsIn = incr.NewQuery("permissions-in", func(r *incr.Run, k sectionKey) *ir.Permissions {
 	mesh := k.Class.Proxy().Mesh
 	found := policy.PermissionsFor(permissionSet.selected(r, k.Class), k.Section, func(tags map[string]string) (own, shared []string) {
@@ -188,9 +188,23 @@ var permissionsIn = incr.NewQuery("permissions-in", func(r *incr.Run, k sectionK
 	list := func(from []policy.Permission) []ir.Permission {
 		var out []ir.Permission
 		for _, one := range from {
-			out = append(out, ir.Permission{Policy: api.MeshTrafficPermissions.KRI(one.Policy.ID, ""), Peer: peerMatch(one.Match)})
+			out = append(out, ir.Permission{
+				Policy:  api.MeshTrafficPermissions.KRI(one.Policy.ID, ""),
+				Peer:    peerMatch(one.Match.Peer()),
+				Request: requestMatch(one.Match),
+			})
 		}
 		return out
 	}
 	return &ir.Permissions{Deny: list(found.Deny), Allow: list(found.Allow), AllowShadowDeny: list(found.AllowWithShadowDeny)}
 }, func(a, b *ir.Permissions) bool { return reflect.DeepEqual(a, b) })
+
+// requestMatch is the conditions of a permission on requests: all of them, also
+// several of one header, since leaving one out would let in more.
+func requestMatch(m api.PermissionMatch) ir.RouteMatch {
+	out := routeMatch(api.HTTPMatch{Path: m.Path, Method: m.Method})
+	for _, h := range m.Headers {
+		out.Headers = append(out.Headers, headerMatch(h))
+	}
+	return out
+}
