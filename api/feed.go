@@ -45,6 +45,8 @@ type Connection struct {
 	// HostIP is the address of the node, SystemCA the file of the authorities that
 	// are trusted there; empty: unknown.
 	HostIP, SystemCA string
+	// MetricsCert and MetricsKey are the files with which it serves metrics.
+	MetricsCert, MetricsKey string
 	// Redirection is what it says of its host; nil: its Dataplane says it.
 	Redirection *Redirection
 	// BindOutbounds: its listeners have sockets at the virtual addresses of services.

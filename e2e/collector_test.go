@@ -13,6 +13,7 @@ import (
 
 	commonv1 "go.opentelemetry.io/proto/otlp/common/v1"
 	logsv1 "go.opentelemetry.io/proto/otlp/logs/v1"
+	metricsv1 "go.opentelemetry.io/proto/otlp/metrics/v1"
 	resourcev1 "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
@@ -33,13 +34,21 @@ type record struct {
 	Attributes, Resource map[string]string
 }
 
-// collector takes spans and log records.
+// metric is a point of a counter or a gauge.
+type metric struct {
+	Name                 string
+	Value                float64
+	Attributes, Resource map[string]string
+}
+
+// collector takes spans, log records and metrics.
 type collector struct {
 	port int
 
 	mu      sync.Mutex
 	spans   []span
 	records []record
+	metrics []metric // of all deliveries
 	bodies  []string // what came in a form that is not read here
 }
 
@@ -52,19 +61,22 @@ func newCollector(t *testing.T) *collector {
 		// Requests have the form of what they export, answers that all was taken are empty.
 		var traces tracev1.TracesData
 		var logs logsv1.LogsData
+		var metrics metricsv1.MetricsData
 		var err error
 		switch method, _ := grpc.MethodFromServerStream(stream); method {
 		case "/opentelemetry.proto.collector.trace.v1.TraceService/Export":
 			err = stream.RecvMsg(&traces)
 		case "/opentelemetry.proto.collector.logs.v1.LogsService/Export":
 			err = stream.RecvMsg(&logs)
+		case "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export":
+			err = stream.RecvMsg(&metrics)
 		default:
 			err = status.Error(codes.Unimplemented, method)
 		}
 		if err != nil {
 			return err
 		}
-		c.take(&traces, &logs)
+		c.take(&traces, &logs, &metrics)
 		return stream.SendMsg(&emptypb.Empty{})
 	}))
 	go s.Serve(l)
@@ -72,7 +84,7 @@ func newCollector(t *testing.T) *collector {
 	return c
 }
 
-func (c *collector) take(traces *tracev1.TracesData, logs *logsv1.LogsData) {
+func (c *collector) take(traces *tracev1.TracesData, logs *logsv1.LogsData, metrics *metricsv1.MetricsData) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, of := range traces.ResourceSpans {
@@ -89,6 +101,15 @@ func (c *collector) take(traces *tracev1.TracesData, logs *logsv1.LogsData) {
 		for _, scope := range of.ScopeLogs {
 			for _, r := range scope.LogRecords {
 				c.records = append(c.records, record{r.Body.GetStringValue(), attributes(r.Attributes), resourceOf(of.Resource)})
+			}
+		}
+	}
+	for _, of := range metrics.ResourceMetrics {
+		for _, scope := range of.ScopeMetrics {
+			for _, m := range scope.Metrics {
+				for _, p := range append(m.GetSum().GetDataPoints(), m.GetGauge().GetDataPoints()...) {
+					c.metrics = append(c.metrics, metric{m.Name, p.GetAsDouble(), attributes(p.Attributes), resourceOf(of.Resource)})
+				}
 			}
 		}
 	}

@@ -41,6 +41,7 @@ var scenarios = []struct {
 	{"MeshLoadBalancingStrategy", loadBalancing},
 	{"MeshAccessLog", accessLog},
 	{"MeshTrace", trace},
+	{"MeshMetric", metrics},
 }
 
 func TestPolicies(t *testing.T) {

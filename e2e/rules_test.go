@@ -41,6 +41,7 @@ var beside = map[string][]string{
 	"zone/status":   {"xds"},       // it enters what the discovery server reports
 	"zone/derive":   {"zone/duty"}, // its loop
 	"zone/identity": {"zone/duty"},
+	"zone/proxy":    {"zone/proxy/metrics"}, // a part of it that stands alone
 }
 
 func layerOf(pkg string) int {

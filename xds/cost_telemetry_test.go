@@ -74,3 +74,35 @@ func TestCostOfTraces(t *testing.T) {
 		})
 	})
 }
+
+// What of its metrics a proxy gives out costs its Envoy nothing but what the program
+// next to it is told, once for all proxies of a workload; a port costs each a listener.
+func TestCostOfMetrics(t *testing.T) {
+	metered(t, func(p *plane, m *meter) {
+		metrics := func(name, target, profile, path string) {
+			p.put("global", "type: MeshMetric\nmesh: default\nname: "+name+"\nspec:\n  targetRef: {"+target+"}\n  default: {sidecar: {profiles: {appendProfiles: [{name: "+profile+"}]}}, backends: [{type: Prometheus, prometheus: {path: "+path+"}}]}\n")
+		}
+		metrics("one", "kind: Dataplane, labels: {app: s007}", "Basic", "/a")
+		m.since() // who the policy is for is found once
+		metrics("one", "kind: Dataplane, labels: {app: s007}", "All", "/a")
+		m.expect("another profile for one service", cost{
+			Ran: ran{"metrics": 1, "own-keys": 1, "collectors-used": 1, "metrics-for": 100, "metric-ports": 1, "metric-pushes": 1,
+				"metrics-config": 1, "dynamic": 1, "encode.dynamic": 1},
+			Sent: sent{"LDS +1": 10}, Proxies: 10,
+		})
+		metrics("one", "kind: Dataplane, labels: {app: s007}", "All", "/b")
+		m.expect("another path for one service", cost{
+			Ran: ran{"metrics": 1, "own-keys": 1, "collectors-used": 1, "metrics-for": 100, "metric-ports": 1, "metric-pushes": 1,
+				"metrics-config": 1, "metric-names": 1, "metric-listener": 10, "encode.metric-listener": 10},
+			Sent: sent{"LDS +1": 10}, Proxies: 10,
+		})
+		metrics("all", "kind: Mesh", "Basic", "/a")
+		m.since() // each gets a listener and a cluster
+		metrics("all", "kind: Mesh", "All", "/a")
+		m.expect("another profile for all", cost{
+			Ran: ran{"metrics": 1, "own-keys": 1, "collectors-used": 1, "metrics-for": 100, "metric-ports": 100, "metric-pushes": 100,
+				"metrics-config": 100, "dynamic": 100, "encode.dynamic": 100},
+			Sent: sent{"LDS +1": 1000}, Proxies: 1000,
+		})
+	})
+}

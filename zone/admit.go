@@ -272,6 +272,7 @@ func (z *zone) connect(h *xds.Hello, id api.ID, meta map[string]*structpb.Value)
 	}
 	c.WorkDir, c.SystemCA = meta["workdir"].GetStringValue(), meta["systemCaPath"].GetStringValue()
 	c.HostIP = meta["dynamicMetadata"].GetStructValue().GetFields()["HOST_IP"].GetStringValue()
+	c.MetricsCert, c.MetricsKey = meta["metricsCertPath"].GetStringValue(), meta["metricsKeyPath"].GetStringValue()
 	c.DNSPort = portOf(meta["dataplane.dns.port"])
 	c.NoIPv6 = meta["ipv6Enabled"] != nil && !meta["ipv6Enabled"].GetBoolValue()
 	for _, f := range meta["features"].GetListValue().GetValues() {

@@ -1,6 +1,10 @@
 package bootstrap
 
-import "path"
+import (
+	"path"
+
+	"github.com/atoll-mesh/atoll/api"
+)
 
 // What the program next to Envoy has to know and may change while it runs, comes
 // to it through Envoy: a listener at a socket in the work directory answers GET
@@ -71,4 +75,7 @@ type CollectorPolicy struct {
 // CollectorSignal says whether a collector gets a signal.
 type CollectorSignal struct {
 	Enabled bool `json:"enabled"`
+	// RefreshInterval is the time between two deliveries of metrics, for programs
+	// that are not told it at [MetricsPath].
+	RefreshInterval api.Duration `json:"refreshInterval,omitzero"`
 }

@@ -11,13 +11,16 @@ import (
 	"github.com/atoll-mesh/atoll/xds/ir"
 )
 
-// serverTLS always asks for a certificate: a chain without [ir.ServerTLS] is the way to serve strangers.
+// serverTLS asks for a certificate of the mesh wherever it shows one: what strangers may call shows another one, from files, or
+// has no [ir.ServerTLS].
 // https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/extensions/transport_sockets/tls/v3/tls.proto
 func (w *work) serverTLS(t ir.ServerTLS) *corev3.TransportSocket {
 	common := new(tlsv3.CommonTlsContext)
 	switch {
-	case (t.Inline == nil) == (t.Identity == ""):
-		w.fail("server TLS: exactly one of identity and inline must be set")
+	case !exactlyOne(t.Inline != nil, t.Files != nil, t.Identity != ""):
+		w.fail("server TLS: exactly one of identity, inline and files must be set")
+	case t.Files != nil:
+		common.TlsCertificates = []*tlsv3.TlsCertificate{{CertificateChain: inFile(t.Files.Chain), PrivateKey: inFile(t.Files.Key)}}
 	case t.Inline != nil:
 		common.TlsCertificates = []*tlsv3.TlsCertificate{{
 			CertificateChain: inlineBytes(t.Inline.Chain),
@@ -41,8 +44,12 @@ func (w *work) serverTLS(t ir.ServerTLS) *corev3.TransportSocket {
 	common.TlsParams = w.tlsParams(t.Params)
 	return w.tlsSocket(&tlsv3.DownstreamTlsContext{
 		CommonTlsContext:         common,
-		RequireClientCertificate: wrapperspb.Bool(true),
+		RequireClientCertificate: wrapperspb.Bool(t.Files == nil),
 	})
+}
+
+func inFile(path string) *corev3.DataSource {
+	return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: path}}
 }
 
 func (w *work) clientTLS(t ir.ClientTLS) *corev3.TransportSocket {
@@ -80,7 +87,7 @@ func (w *work) outsideTLS(t ir.OutsideTLS) *corev3.TransportSocket {
 	case !t.Unverified:
 		servers := &tlsv3.CertificateValidationContext{TrustedCa: inlineString(t.CA)}
 		if t.CAPath != "" {
-			servers.TrustedCa = &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: t.CAPath}}
+			servers.TrustedCa = inFile(t.CAPath)
 		}
 		for _, name := range t.Names {
 			servers.MatchTypedSubjectAltNames = append(servers.MatchTypedSubjectAltNames, w.serverNames(name)...)

@@ -40,6 +40,9 @@ const (
 	OriginLog      Origin = "meshaccesslog"
 	OriginTrace    Origin = "mesh-trace"
 	OriginDynamic  Origin = "dynamic-config" // what the program next to the proxy is told
+	// OriginPrometheus is what Prometheus reads metrics by, OriginOpenTelemetry what they are sent by.
+	OriginPrometheus    Origin = "prometheus"
+	OriginOpenTelemetry Origin = "open-telemetry"
 	// OriginTransparent is what takes the connections that a host redirects, OriginPassthrough what lets those out that a
 	// policy names.
 	OriginTransparent Origin = "transparent"

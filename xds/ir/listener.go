@@ -61,13 +61,14 @@ func (m ChainMatch) IsZero() bool {
 // PlainHTTP is the application protocols of a client that speaks HTTP without TLS.
 func PlainHTTP() []string { return []string{"http/1.0", "http/1.1", "h2c"} }
 
-// ServerTLS is how a chain proves who it is and what it asks of the peer, who must always show a certificate. The material
-// is named (Identity and Bundle) or given (Inline).
+// ServerTLS is how a chain proves who it is and what it asks of the peer. The material is named (Identity and Bundle) or
+// given (Inline), and the peer must show a certificate; or it is in Files, and the peer may be anybody.
 type ServerTLS struct {
 	Identity     string   `json:"identity,omitempty"`     // name of the [Secret] to show
 	Bundle       string   `json:"bundle,omitempty"`       // name of the [TrustBundle] that peers are checked with
 	TrustDomains []string `json:"trustDomains,omitempty"` // peers must be of one of these SPIFFE trust domains; sorted; empty: of any the bundle knows
 	Inline       *Inline  `json:"inline,omitempty"`
+	Files        *Files   `json:"files,omitempty"`
 
 	Params TLSParams `json:"params,omitzero"`
 }
@@ -88,6 +89,12 @@ type Inline struct {
 	Key    string `json:"key"`    // PEM
 	CA     string `json:"ca"`     // PEM; peers must be signed by it
 	Client string `json:"client"` // DNS name that the peer's certificate must carry
+}
+
+// Files is a certificate where the proxy runs.
+type Files struct {
+	Chain string `json:"chain"` // path; PEM, leaf first
+	Key   string `json:"key"`   // path; PEM
 }
 
 // HTTP serves requests. Exactly one of Routes and RouteName says where they go: Routes is part of the listener, so changing

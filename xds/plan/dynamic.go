@@ -34,6 +34,7 @@ type dynamicKey struct {
 	Own        policy.Class // for patches
 	DNS        dnsKey
 	Collectors collectorsKey
+	Metrics    metricsKey
 }
 
 // addDynamic names the listener for a proxy that has a work directory. There is
@@ -69,6 +70,10 @@ func dynamicOf(r *incr.Run, dp *api.Object[api.Dataplane], x redirection) (k dyn
 			k.Collectors.Dir, k.Collectors.Host = c.WorkDir, cmp.Or(c.HostIP, "127.0.0.1")
 		}
 	}
+	k.Metrics = metricsKeyOf(r, dp, c)
+	if k.Metrics.Told {
+		k.Collectors.Metrics = k.Metrics.Class
+	}
 	return k, true
 }
 
@@ -102,6 +107,9 @@ var dynamic = incr.NewQuery("dynamic", func(r *incr.Run, k dynamicKey) *ir.Liste
 		if config := collectorConfig.Get(r, k.Collectors); len(config.Backends) > 0 {
 			tell(bootstrap.CollectorPath, config)
 		}
+	}
+	if k.Metrics != (metricsKey{}) {
+		tell(bootstrap.MetricsPath, metricsConfig.Get(r, k.Metrics))
 	}
 	if len(routes) == 0 {
 		return nil
@@ -191,6 +199,9 @@ type collectorsKey struct {
 	Mesh string
 	Dir  string // the work directory; "": Envoy runs in it
 	Host string // of collectors without one; "": the program knows it
+	// Metrics are sent as policies for this class say; zero: the program is told
+	// elsewhere, see [metricsKey].
+	Metrics policy.Class
 }
 
 var collectorConfig = incr.NewQuery("collector-config", func(r *incr.Run, k collectorsKey) (out bootstrap.CollectorConfig) {
@@ -214,7 +225,12 @@ var collectorConfig = incr.NewQuery("collector-config", func(r *incr.Run, k coll
 		case signalTraces:
 			out.Backends[i].Traces = on
 		case signalMetrics:
-			out.Backends[i].Metrics = on
+			if k.Metrics == (policy.Class{}) {
+				out.Backends[i].Metrics = on
+			} else if at := slices.IndexFunc(metricPushesOf.Get(r, k.Metrics), func(p metricPush) bool { return p.To.Name == c.Name }); at >= 0 {
+				on.RefreshInterval = metricPushesOf.Get(r, k.Metrics)[at].Interval
+				out.Backends[i].Metrics = on
+			}
 		}
 	}
 	return out

@@ -10,6 +10,7 @@ import (
 	"github.com/atoll-mesh/atoll/api"
 	"github.com/atoll-mesh/atoll/api/incr"
 	"github.com/atoll-mesh/atoll/api/policy"
+	"github.com/atoll-mesh/atoll/xds/bootstrap"
 	"github.com/atoll-mesh/atoll/xds/ir"
 )
 
@@ -87,6 +88,7 @@ var Explain = incr.NewQuery("explain", func(r *incr.Run, id api.ID) *Explained {
 	for _, w := range append(system, c.system...) {
 		out.Clusters[w.value().Name] = w.value()
 	}
+	explainMetrics(r, out, dp)
 	maps.DeleteFunc(out.Why, func(_ string, why map[string]any) bool { return len(why) == 0 })
 	return out
 }, nil)
@@ -125,6 +127,32 @@ func explainTransparent(r *incr.Run, out *Explained, dp *api.Object[api.Dataplan
 			out.Why[throughName(ir.Outbound, v6)] = whyPassthrough(r, k.Policy)
 		}
 	})
+}
+
+func explainMetrics(r *incr.Run, out *Explained, dp *api.Object[api.Dataplane]) {
+	s := newSet()
+	addMetrics(r, s, dp)
+	class, c := ownClass(r, dp), metricConnection(r, dp)
+	for _, name := range metricNamesOf.Get(r, class) {
+		if _, ok := s.Listeners[name]; !ok {
+			continue
+		}
+		socket := bootstrap.MetricsSocketName
+		if !c.InWorkDir {
+			socket = bootstrap.MetricsSocket(c.WorkDir, dp.Core, dp.Mesh)
+		}
+		out.Listeners[name] = metricListener.Get(r, metricListenerKeyOf(r, dp, class, c, name))
+		out.Clusters[name] = metricCluster(name, socket)
+	}
+	for _, p := range metricPushesOf.Get(r, class) {
+		k, cluster := pushWay(r, dp, class, c, p)
+		if _, ok := s.Listeners[k.Name]; ok {
+			out.Listeners[k.Name], out.Clusters[k.Name] = pushListener(r, k), cluster
+		}
+	}
+	if rule, ok := policy.Single(metricSet.selected(r, class), metricConf); ok {
+		out.Why["metrics"] = map[string]any{"MeshMetric": fields(rule.Explain())}
+	}
 }
 
 func whyPassthrough(r *incr.Run, c policy.Class) map[string]any {

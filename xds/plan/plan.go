@@ -192,6 +192,7 @@ func proxyPlan(r *incr.Run, id api.ID) *Plan {
 	addAdmin(r, own, dp)
 	x := redirectionOf(r, dp)
 	addTransparent(r, own, dp, x, who)
+	addMetrics(r, own, dp)
 	addDynamic(r, own, dp, x)
 	structure.Get(r, ownClass(r, dp)).restructure(own, false, func(_ wire.Type, name string) (ir.Origin, map[string]string) {
 		return ownOrigin(dp, name)

@@ -138,6 +138,7 @@ type connected struct {
 	ReusePort                 bool
 	// What it said of what is beside it, see [api.Connection].
 	WorkDir, HostIP, SystemCA string
+	MetricsCert, MetricsKey   string
 	InWorkDir, LogPipe, OTLP  bool
 	// Redirection and what follows: see [api.Connection].
 	Redirection                           *api.Redirection
@@ -273,6 +274,7 @@ func (w *world) connect(c connected) {
 			Proxy: c.id(), AdminPort: c.AdminPort, ReadinessPort: c.ReadinessPort, AdminAddress: c.AdminAddress,
 			AdminSocket: c.AdminSocket, ReusePort: c.ReusePort,
 			WorkDir: c.WorkDir, InWorkDir: c.InWorkDir, LogPipe: c.LogPipe, OTLP: c.OTLP, HostIP: c.HostIP, SystemCA: c.SystemCA,
+			MetricsCert: c.MetricsCert, MetricsKey: c.MetricsKey,
 			Redirection: c.Redirection, BindOutbounds: c.BindOutbounds, StrictInbounds: c.StrictInbounds, NoIPv6: c.NoIPv6,
 		})
 	})
@@ -446,7 +448,10 @@ func (b *batch) validate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir() // the work directory of all
+	dir := t.TempDir()                                           // the work directory of all
+	if err := os.CopyFS(dir, os.DirFS("testdata")); err != nil { // certificates that proxies have as files
+		t.Fatal(err)
+	}
 	file := filepath.Join(dir, "bootstrap.json")
 	if err := os.WriteFile(file, bytes.ReplaceAll(text, []byte(workDir), []byte(dir)), 0o600); err != nil {
 		t.Fatal(err)

@@ -217,7 +217,8 @@ var (
 	serverKeys = labelKeys("server-keys", timeoutSet.keys, breakerSet.keys, permissionSet.keys,
 		rateLimitSet.keys, faultSet.keys, tlsSet.keys,
 		logSet.keys, traceSet.keys)
-	ownKeys = labelKeys("own-keys", patchSet.keys)
+	ownKeys = labelKeys("own-keys", patchSet.keys,
+		metricSet.keys)
 )
 
 // ownClass is a proxy as policies about it as such see it.

@@ -244,7 +244,7 @@ func systemOrigin(name string) (o ir.Origin, ok bool) {
 	case strings.HasPrefix(name, tracePrefix):
 		return ir.OriginTrace, true
 	}
-	return "", false
+	return metricsOrigin(name)
 }
 
 var systemClusterBytes = incr.NewQuery("encode.system-cluster", func(r *incr.Run, k word[ir.Cluster]) *wire.Resource {

@@ -25,16 +25,25 @@ func newCounters(registry prometheus.Registerer) counters {
 
 // beside starts what serves Envoy while it runs. The returned function ends it: what
 // Envoy has left behind is still passed on, as far as that goes fast.
-func (r *runner) beside(names *names) (end func(), err error) {
+func (r *runner) beside(names *names, answer bootstrap.Sidecar) (end func(), err error) {
 	ctx, stop := context.WithCancel(context.Background())
 	var runs sync.WaitGroup
-	pipe, err := r.openLogPipe()
+	scraped, err := r.openMetrics(answer.Networking.Address)
 	if err != nil {
 		stop()
 		return nil, err
 	}
+	pipe, err := r.openLogPipe()
+	if err != nil {
+		stop()
+		scraped.close()
+		return nil, err
+	}
 	runs.Go(func() { pipe.run(ctx) })
 	told := NewDynamic(r.dir.path, r.DynamicInterval, r.log)
+	runs.Go(func() { scraped.serve(ctx) })
+	runs.Go(func() { scraped.Run(ctx) })
+	runs.Go(func() { told.Follow(ctx, bootstrap.MetricsPath, scraped.apply) })
 	if names != nil {
 		runs.Go(func() { told.Follow(ctx, bootstrap.DNSPath, names.apply) })
 	}

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -94,10 +92,7 @@ func (c *collectors) serve(b bootstrap.CollectorBackend) (*collectorServer, erro
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(c.dir, path)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // of a run that was killed
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
+	l, err := listenSocket(path)
 	if err != nil {
 		return nil, err
 	}

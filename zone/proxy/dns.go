@@ -44,10 +44,16 @@ type knownNames struct {
 	addresses map[string][]netip.Addr
 }
 
+// redirected says whether the host redirects connections; a Pod does, as far as is
+// known here.
+func (r *runner) redirected() bool {
+	return !r.BindOutbounds && (r.subject.redirected || r.PodName != "")
+}
+
 // openNames listens where the host redirects lookups to; nil where it does not
 // redirect.
 func (r *runner) openNames() (*names, error) {
-	if !r.DNS || r.BindOutbounds || !r.subject.redirected && r.PodName == "" {
+	if !r.DNS || !r.redirected() {
 		return nil, nil
 	}
 	n := &names{log: r.log, nameserver: r.Nameserver, first: make(chan struct{})}

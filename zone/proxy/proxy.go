@@ -1,7 +1,8 @@
 // Package proxy is what runs next to an Envoy: it asks a zone for the first
 // configuration, runs Envoy with it, says whether Envoy is ready, drains it and
 // ends with it (`atoll dp`). It answers lookups of services' names, and passes on what Envoy cannot send by itself: access
-// logs over TCP, OpenTelemetry to collectors that the environment has a say in.
+// logs over TCP, OpenTelemetry to collectors that the environment has a say in. Metrics of Envoy and of the applications
+// beside it are gathered by package metrics, below.
 //
 // It owns the Envoy process, the work directory with the bootstrap and sockets,
 // and the readiness endpoint, which has the program's own metrics as well. `atoll dp` and the demo call [Run]. It never speaks
@@ -107,7 +108,7 @@ func Run(ctx context.Context, c Config) (exit int, err error) {
 	}
 	r.admin = admin
 	defer admin.close()
-	end, err := r.beside(names)
+	end, err := r.beside(names, answer.Sidecar)
 	if err != nil {
 		return 1, err
 	}
