@@ -245,7 +245,7 @@ func dataplaneLabels(m *Meta, s *Dataplane) map[string]string {
 	if labels == nil {
 		labels = map[string]string{}
 	}
-	if labels[LabelWorkload] == "" && len(s.Networking.Inbound) > 0 {
+	if labels[LabelWorkload] == "" && (len(s.Networking.Inbound) > 0 || s.Networking.Gateway != nil) {
 		labels[LabelWorkload] = WorkloadOf(&Object[Dataplane]{Meta: *m, Spec: *s})
 	}
 	for _, name := range []string{LabelIngress, LabelEgress, TagProxyType} {

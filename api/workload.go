@@ -49,14 +49,17 @@ const (
 
 // Tag is the value of one tag of an inbound, or of the proxy if in is nil, by
 // which older forms select it: what its tags say, else the labels, else what
-// follows from the Dataplane.
+// follows from the Dataplane. Of its zone what the control plane knows is true:
+// nobody may pass for a proxy of another one.
 func Tag(dp *Object[Dataplane], in *Inbound, name string) string {
 	gateway := dp.Spec.Networking.Gateway
-	if name == TagProxyType {
-		if gateway != nil {
-			return ProxyGateway
-		}
+	switch {
+	case name == TagProxyType && gateway != nil:
+		return ProxyGateway
+	case name == TagProxyType:
 		return ProxySidecar
+	case name == LabelZone && dp.Zone != "":
+		return dp.Zone
 	}
 	var written, follows string
 	switch {
@@ -68,8 +71,6 @@ func Tag(dp *Object[Dataplane], in *Inbound, name string) string {
 	switch name {
 	case LabelService:
 		follows = WorkloadOf(dp)
-	case LabelZone:
-		follows = dp.Zone
 	case LabelDisplayName:
 		follows = dp.Name
 	case LabelProtocol:

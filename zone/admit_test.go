@@ -128,7 +128,8 @@ func TestAdmissionRefuses(t *testing.T) {
 		"workload other":            {tokens: []string{p.token(t, "cart-1", "web")}, want: `dataplane workload "cart" is not allowed with this token. Allowed workload in token is "web"`},
 		"not bound to the workload": {tokens: []string{unbound}, want: `dataplane with "kuma.io/workload" label "cart" derives its identity from the workload, so it requires a workload-bound token`},
 		"not bound to the service":  {node: node("default.cart-1", cart("cart-1", "kuma.io/service: web")), tokens: []string{unbound}, want: `label "web" derives its identity from the workload, so it requires a workload-bound token`},
-		"not bound to the gateway":  {node: node("default.cart-1", "type: Dataplane\nmesh: default\nname: cart-1\nnetworking: {address: 10.0.0.1, gateway: {tags: {kuma.io/service: web}}}"), tokens: []string{unbound}, want: `dataplane derives its identity from the workload "web": give it the label kuma.io/workload and a token that is bound to it`},
+		"not bound to the gateway":  {node: node("default.cart-1", "type: Dataplane\nmesh: default\nname: cart-1\nnetworking: {address: 10.0.0.1, gateway: {tags: {kuma.io/service: web}}}"), tokens: []string{unbound}, want: `label "web" derives its identity from the workload, so it requires a workload-bound token`},
+		"not bound to a client":     {node: node("default.cart-1", "type: Dataplane\nmesh: default\nname: cart-1\nlabels: {kuma.io/service: web}\nnetworking: {address: 10.0.0.1}"), tokens: []string{unbound}, want: `dataplane derives its identity from the workload "web": give it the label kuma.io/workload and a token that is bound to it`},
 
 		"no node":             {node: &corev3.Node{}, tokens: []string{valid}, want: "request must have a valid Proxy ID: Envoy ID must not be nil"},
 		"no dot":              {node: node("cart-1", whole), tokens: []string{valid}, want: "the name should be provided after the dot"},

@@ -63,10 +63,10 @@ func TestTagsSelectInbounds(t *testing.T) {
 	dp := &api.Object[api.Dataplane]{Meta: api.Meta{ID: api.ID{Mesh: "default", Zone: "east", Name: "a"}, Labels: map[string]string{"team": "shop"}}}
 	dp.Spec.Networking.Inbound = []api.Inbound{
 		{Port: 80, Tags: map[string]string{"kuma.io/service": "web", "version": "v1"}},
-		{Port: 81, Tags: map[string]string{"kuma.io/service": "admin", "team": "ops"}},
+		{Port: 81, Tags: map[string]string{"kuma.io/service": "admin", "team": "ops", "kuma.io/zone": "west"}},
 	}
 	gateway := &api.Object[api.Dataplane]{Meta: dp.Meta}
-	gateway.Spec.Networking.Gateway = &api.Gateway{Tags: map[string]string{"kuma.io/service": "edge"}}
+	gateway.Spec.Networking.Gateway = &api.Gateway{Tags: map[string]string{"kuma.io/service": "edge", "kuma.io/zone": "west"}}
 	for _, c := range []struct {
 		tags []string
 		want string // inbounds of the Dataplane, and whether the gateway is selected
@@ -77,6 +77,7 @@ func TestTagsSelectInbounds(t *testing.T) {
 		{[]string{"kuma.io/service", "web", "team", "ops"}, ""},
 		{[]string{"kuma.io/service", "edge"}, "gateway"},
 		{[]string{"kuma.io/zone", "east"}, "80 81 gateway"},
+		{[]string{"kuma.io/zone", "west"}, ""},
 		{[]string{"kuma.io/proxy-type", "gateway"}, "gateway"},
 		{[]string{"kuma.io/proxy-type", "sidecar"}, "80 81"},
 		{nil, "80 81 gateway"},
