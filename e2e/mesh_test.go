@@ -73,7 +73,7 @@ type sidecar struct {
 type spec struct {
 	mesh, name, service string
 	outbounds           []string // kind/display name/zone/port
-	ingress             bool
+	ingress, egress     bool
 	port                int      // of the inbound; 0 picks one
 	inbounds            []string // further ones, JSON
 	handler             http.HandlerFunc
@@ -85,9 +85,12 @@ func startProxy(t testing.TB, z *plane, s spec) *sidecar {
 	host, port := freeAddress(t)
 	side := &sidecar{name: s.name, address: host, outbounds: map[string]string{}}
 	networking := map[string]any{"address": host}
-	if s.ingress {
+	switch {
+	case s.ingress:
 		networking["listeners"] = []any{map[string]any{"type": "ZoneIngress", "address": host, "port": port, "name": "ingress"}}
-	} else {
+	case s.egress:
+		networking["listeners"] = []any{map[string]any{"type": "ZoneEgress", "address": host, "port": port, "name": "egress"}}
+	default:
 		h := s.handler
 		if h == nil {
 			h = func(w http.ResponseWriter, r *http.Request) {

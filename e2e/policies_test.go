@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/atoll-mesh/atoll/api"
+	"github.com/atoll-mesh/atoll/api/client"
 	"sigs.k8s.io/yaml"
 )
 
@@ -42,6 +43,7 @@ var scenarios = []struct {
 	{"MeshAccessLog", accessLog},
 	{"MeshTrace", trace},
 	{"MeshMetric", metrics},
+	{"MeshExternalService", externalServices},
 }
 
 func TestPolicies(t *testing.T) {
@@ -107,15 +109,22 @@ func newLab(t *testing.T) *lab {
 func (l *lab) start(t *testing.T, z *plane, s spec) *sidecar {
 	t.Helper()
 	s.mesh = "default"
-	if !s.ingress {
+	if !s.ingress && !s.egress {
 		app := newApplication(t, s.name)
 		l.apps[s.name] = app
 		s.port, s.handler = 8080, app.ServeHTTP
 		s.inbounds = append(s.inbounds, fmt.Sprintf(`{"name":"raw","port":9090,"servicePort":%d,"serviceAddress":"127.0.0.1","protocol":"tcp"}`, app.raw))
 	}
+	side := startProxy(t, z, s)
 	l.proxies++
-	l.sides[s.name] = startProxy(t, z, s)
-	return l.sides[s.name]
+	end := side.stop
+	side.stop = sync.OnceFunc(func() {
+		end()
+		l.proxies--
+	})
+	t.Cleanup(side.stop)
+	l.sides[s.name] = side
+	return side
 }
 
 // with applies documents (YAML) at global and waits until all proxies have them.
@@ -129,11 +138,7 @@ func (l *lab) with(t *testing.T, documents ...string) (undo func()) {
 	}
 	var keys []key
 	for _, d := range documents {
-		body, err := yaml.YAMLToJSON([]byte(d))
-		if err != nil {
-			t.Fatal(err)
-		}
-		a := apply(t, l.global, string(body))
+		a := l.apply(t, d)
 		k, _ := api.ByName(a.Kind)
 		keys, last = append(keys, key{k, a.Name}), a.Revision
 	}
@@ -152,6 +157,21 @@ func (l *lab) with(t *testing.T, documents ...string) (undo func()) {
 	})
 	t.Cleanup(undo)
 	return undo
+}
+
+// change applies a document (YAML) at global in place of one that goes with others.
+func (l *lab) change(t *testing.T, document string) {
+	t.Helper()
+	reached(t, l.global, l.apply(t, document).Revision, l.proxies)
+}
+
+func (l *lab) apply(t *testing.T, document string) client.Applied {
+	t.Helper()
+	body, err := yaml.YAMLToJSON([]byte(document))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return apply(t, l.global, string(body))
 }
 
 // answer is what web got, and what the application says that it got.
@@ -282,7 +302,13 @@ func (a *application) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // of the application behind it.
 func (l *lab) dial(t testing.TB, to string) (c net.Conn, name string, err error) {
 	t.Helper()
-	c, err = net.DialTimeout("tcp", strings.TrimPrefix(l.web.outbounds[to], "http://"), 5*time.Second)
+	return dialAt(t, l.web.outbounds[to])
+}
+
+// dialAt does so at the URL of an outbound.
+func dialAt(t testing.TB, url string) (c net.Conn, name string, err error) {
+	t.Helper()
+	c, err = net.DialTimeout("tcp", strings.TrimPrefix(url, "http://"), 5*time.Second)
 	if err != nil {
 		return nil, "", err
 	}
