@@ -58,6 +58,14 @@ func freeAddress(t testing.TB) (string, int) {
 	return host, l.Addr().(*net.TCPAddr).Port
 }
 
+// freePort returns a port that is free at all addresses.
+func freePort(t testing.TB) int {
+	t.Helper()
+	l := listen(t, ":0")
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
 // sidecar is an Envoy with its keeper and the application beside it.
 type sidecar struct {
 	name      string
@@ -65,6 +73,7 @@ type sidecar struct {
 	token     string
 	app       *httptest.Server
 	outbounds map[string]string // service/zone → URL on which the application calls it; /port is added for a further port
+	redirect  redirect
 	stop      func()
 	log       string
 }
@@ -78,6 +87,8 @@ type spec struct {
 	inbounds            []string // further ones, JSON
 	handler             http.HandlerFunc
 	labels              map[string]string
+	bound               bool // calls services by their virtual addresses, where it has sockets
+	redirected          bool // has ports for a host that redirects what its application calls, see redirect
 }
 
 func startProxy(t testing.TB, z *plane, s spec) *sidecar {
@@ -134,6 +145,10 @@ func startProxy(t testing.TB, z *plane, s spec) *sidecar {
 	if outbounds != nil {
 		networking["outbound"] = outbounds
 	}
+	if s.redirected {
+		side.redirect = redirect{freePort(t), freePort(t)}
+		networking["transparentProxying"] = map[string]any{"redirectPortInbound": freePort(t), "redirectPortOutbound": side.redirect.out, "ipFamilyMode": "IPv4"}
+	}
 	labels := map[string]string{}
 	maps.Copy(labels, s.labels)
 	if s.service != "" {
@@ -153,6 +168,7 @@ func startProxy(t testing.TB, z *plane, s spec) *sidecar {
 	c.CACertFile = filepath.Join(z.dir, "server.crt")
 	c.Dataplane, c.Token = string(body), token
 	c.Binary, c.Concurrency, c.EnvoyLogLevel = envoy(t), 1, "warning"
+	c.BindOutbounds, c.DNSPort = s.bound, uint32(side.redirect.dns)
 	c.DrainTime, c.StopTime, c.ReadinessPort = 100*time.Millisecond, 5*time.Second, 0
 	c.WorkDir = t.TempDir()
 	side.log = filepath.Join(t.TempDir(), s.name+".log")

@@ -44,6 +44,7 @@ var scenarios = []struct {
 	{"MeshTrace", trace},
 	{"MeshMetric", metrics},
 	{"MeshExternalService", externalServices},
+	{"VirtualAddresses", virtualAddresses},
 }
 
 func TestPolicies(t *testing.T) {
@@ -77,7 +78,7 @@ const (
 
 func newLab(t *testing.T) *lab {
 	l := &lab{global: startGlobal(t), apps: map[string]*application{}, sides: map[string]*sidecar{}}
-	l.east, l.west = startZone(t, "east", l.global), startZone(t, "west", l.global)
+	l.east, l.west = startZone(t, "east", l.global, loopback), startZone(t, "west", l.global)
 	meshIn(t, l.east, l.west)
 	// What a new mesh has of it would hide what others do.
 	if _, err := l.global.client.Delete(t.Context(), api.MeshRetries, "default", "mesh-retry-all-default"); err != nil {
@@ -196,7 +197,9 @@ func (l *lab) call(t testing.TB, to, path string, headers ...string) answer {
 	return a
 }
 
-func send(url string, headers ...string) (answer, error) {
+func send(url string, headers ...string) (answer, error) { return sendBy(httpClient, url, headers...) }
+
+func sendBy(client *http.Client, url string, headers ...string) (answer, error) {
 	q, err := http.NewRequest(http.MethodGet, url, nil)
 	if err != nil {
 		return answer{}, err
@@ -208,7 +211,7 @@ func send(url string, headers ...string) (answer, error) {
 		q.Header.Add(headers[i], headers[i+1])
 	}
 	began := time.Now()
-	r, err := httpClient.Do(q)
+	r, err := client.Do(q)
 	if err != nil {
 		return answer{}, err
 	}
