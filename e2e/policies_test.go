@@ -45,6 +45,7 @@ var scenarios = []struct {
 	{"MeshMetric", metrics},
 	{"MeshExternalService", externalServices},
 	{"VirtualAddresses", virtualAddresses},
+	{"MeshPassthrough", passthrough},
 }
 
 func TestPolicies(t *testing.T) {
@@ -246,20 +247,23 @@ func newApplication(t testing.TB, name string) *application {
 	l := listen(t, "127.0.0.1:0")
 	t.Cleanup(func() { l.Close() })
 	a := &application{name: name, raw: l.Addr().(*net.TCPAddr).Port, failed: map[string]int{}, seen: map[string]int{}}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				fmt.Fprintln(c, name)
-				io.Copy(c, c)
-			}()
-		}
-	}()
+	go sayName(l, name)
 	return a
+}
+
+// sayName says a name to who connects, and then returns what it gets.
+func sayName(l net.Listener, name string) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			fmt.Fprintln(c, name)
+			io.Copy(c, c)
+		}()
+	}
 }
 
 // requests is how often the path was asked for.

@@ -109,11 +109,13 @@ func explainTransparent(r *incr.Run, out *Explained, dp *api.Object[api.Dataplan
 		if c == nil || c.SourceAddress == "" && c.Static == nil {
 			c = throughCluster.Get(r, throughClusterKey{Class: k.Policy, Name: name})
 		}
-		for _, one := range passthroughClusters.Get(r, k.Policy) {
-			if one.Name == name {
-				c = throughCluster.Get(r, throughClusterKey{k.Policy, name, one.Protocol})
+		x.families(func(v6 bool) {
+			for _, one := range passthroughClusters.Get(r, passthroughKey{k.Policy, v6}) {
+				if one.Name == name {
+					c = throughCluster.Get(r, throughClusterKey{k.Policy, name, one.Protocol})
+				}
 			}
-		}
+		})
 		if c != nil {
 			out.Clusters[name] = c
 		}

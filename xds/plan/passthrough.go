@@ -137,11 +137,30 @@ type outsideCluster struct {
 	Protocol ir.Protocol
 }
 
+// passthroughKey is a class of proxies, and the family of addresses that it calls.
+type passthroughKey struct {
+	Class policy.Class
+	IPv6  bool
+}
+
 // passthroughClusters is what a class names for what may pass: it changes less often
 // than what policies say.
-var passthroughClusters = incr.NewQuery("passthrough-clusters", func(r *incr.Run, c policy.Class) []outsideCluster {
-	return convert(passthroughFor.Get(r, c).Matches, func(o leaving) outsideCluster { return outsideCluster{o.name(), o.upstream()} })
+var passthroughClusters = incr.NewQuery("passthrough-clusters", func(r *incr.Run, k passthroughKey) []outsideCluster {
+	allowed := passthroughFor.Get(r, k.Class)
+	if allowed.All {
+		return nil // it is named in any case
+	}
+	out := convert(allowed.of(k.IPv6), func(o leaving) outsideCluster { return outsideCluster{o.name(), o.upstream()} })
+	if len(out) == 0 {
+		out = append(out, outsideCluster{Name: noDestinationName(ir.Outbound)})
+	}
+	return out
 }, slices.Equal[[]outsideCluster])
+
+// of is what matches of one family of addresses.
+func (p passthrough) of(v6 bool) []leaving {
+	return slices.DeleteFunc(slices.Clone(p.Matches), func(o leaving) bool { return o.Type != "Domain" && o.prefix.Addr().Is6() != v6 })
+}
 
 // serverFirst is the ports on which a client waits for the server.
 func (p passthrough) serverFirst() []uint32 {
@@ -161,15 +180,12 @@ func (p passthrough) serverFirst() []uint32 {
 func (p passthrough) chains(v6 bool) []ir.Chain {
 	var out []ir.Chain
 	var ports []uint32
-	for _, o := range p.Matches {
+	for _, o := range p.of(v6) {
 		if o.byName() {
 			ports = append(ports, o.Port)
-			continue
+		} else {
+			out = append(out, o.chain())
 		}
-		if o.Type != "Domain" && o.prefix.Addr().Is6() != v6 {
-			continue
-		}
-		out = append(out, o.chain())
 	}
 	slices.Sort(ports)
 	for _, port := range slices.Backward(slices.Compact(ports)) {

@@ -27,10 +27,13 @@ import (
 //
 // What goes out is the same for all proxies of a class, and part of it.
 
-const (
-	transparentPrefix = "self_transparentproxy_"
-	noDestinationName = transparentPrefix + "no_destination_inbound"
-)
+const transparentPrefix = "self_transparentproxy_"
+
+// noDestinationName is the name of a cluster without endpoints: connections to there
+// end.
+func noDestinationName(d ir.Direction) string {
+	return transparentPrefix + "no_destination_" + string(d)
+}
 
 // throughName is the name of the listener and of the cluster of what passes.
 func throughName(d ir.Direction, v6 bool) string {
@@ -158,7 +161,8 @@ func addTransparent(r *incr.Run, own *Set, dp *api.Object[api.Dataplane], x redi
 		}
 	})
 	if closed {
-		own.Clusters[noDestinationName] = throughClusterBytes.Ref(throughClusterKey{Class: c, Name: noDestinationName})
+		nowhere := noDestinationName(ir.Inbound)
+		own.Clusters[nowhere] = throughClusterBytes.Ref(throughClusterKey{Class: c, Name: nowhere})
 	}
 }
 
@@ -181,7 +185,7 @@ var permissiveIn = incr.NewQuery("permissive-in", func(r *incr.Run, k sectionKey
 var throughIn = incr.NewQuery("through-in", func(r *incr.Run, k throughKey) ir.Listener {
 	to := throughName(ir.Inbound, k.IPv6)
 	if k.Closed {
-		to = noDestinationName
+		to = noDestinationName(ir.Inbound)
 	}
 	return k.listener(r, ir.Inbound, through(to))
 }, func(a, b ir.Listener) bool { return reflect.DeepEqual(a, b) })
@@ -201,7 +205,7 @@ type throughClusterKey struct {
 var throughCluster = incr.NewQuery("through-cluster", func(r *incr.Run, k throughClusterKey) *ir.Cluster {
 	c := ir.Cluster{Name: k.Name, Origin: ir.OriginTransparent, AsAddressed: true, ConnectTimeout: systemConnect, Protocol: k.Protocol, TrackRemaining: true}
 	switch k.Name {
-	case noDestinationName:
+	case noDestinationName(ir.Inbound), noDestinationName(ir.Outbound):
 		c.AsAddressed, c.Static = false, []ir.Locality{{}}
 	case throughName(ir.Inbound, false):
 		c.SourceAddress = "127.0.0.6"
@@ -209,7 +213,7 @@ var throughCluster = incr.NewQuery("through-cluster", func(r *incr.Run, k throug
 		c.SourceAddress = "::6"
 	case throughName(ir.Outbound, false), throughName(ir.Outbound, true):
 		if !passthroughFor.Get(r, k.Class).All {
-			return nil // nobody is there: connections end
+			return nil
 		}
 	default:
 		c.Origin = ir.OriginPassthrough
@@ -230,10 +234,10 @@ func (c *client) addThrough(s *Set) {
 		name := throughName(ir.Outbound, v6)
 		s.Listeners[name] = throughOutBytes.Ref(c.throughKey(v6))
 		s.Clusters[name] = throughClusterBytes.Ref(throughClusterKey{Class: c.class.Policy, Name: name})
+		for _, to := range passthroughClusters.Get(c.r, passthroughKey{c.class.Policy, v6}) {
+			s.Clusters[to.Name] = throughClusterBytes.Ref(throughClusterKey{c.class.Policy, to.Name, to.Protocol})
+		}
 	})
-	for _, to := range passthroughClusters.Get(c.r, c.class.Policy) {
-		s.Clusters[to.Name] = throughClusterBytes.Ref(throughClusterKey{c.class.Policy, to.Name, to.Protocol})
-	}
 	c.system.enter(c.r, c.class.Policy, s) // what the logs need
 }
 
@@ -256,10 +260,15 @@ var logsThrough = incr.NewQuery("logs-through", func(r *incr.Run, c policy.Class
 }, func(a, b logBackends) bool { return a == b })
 
 var throughOut = incr.NewQuery("through-out", func(r *incr.Run, k throughKey) ir.Listener {
-	chains := passthroughFor.Get(r, k.Class).chains(k.IPv6)
-	l := k.listener(r, ir.Outbound, chains)
-	if len(chains) == 0 {
+	allowed := passthroughFor.Get(r, k.Class)
+	l := k.listener(r, ir.Outbound, allowed.chains(k.IPv6))
+	switch {
+	case allowed.All:
 		l.Chains = through(l.Name)
+	case len(l.Chains) == 0: // the listener says so, which is heard at once: clusters go when nothing refers to them
+		l.Chains = through(noDestinationName(ir.Outbound))
+	default:
+		l.Ordered, l.ServerFirst = true, allowed.serverFirst()
 	}
 	for i := range l.Chains {
 		l.Chains[i].Logs = k.Logs.value()
@@ -267,10 +276,6 @@ var throughOut = incr.NewQuery("through-out", func(r *incr.Run, k throughKey) ir
 			l.Chains[i].Logs = k.RequestLogs.value()
 		}
 	}
-	if len(chains) == 0 {
-		return l
-	}
-	l.Ordered, l.ServerFirst = true, passthroughFor.Get(r, k.Class).serverFirst()
 	return l
 }, func(a, b ir.Listener) bool { return reflect.DeepEqual(a, b) })
 
